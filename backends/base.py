@@ -1,0 +1,106 @@
+"""The contract that every backend keeps; `tests/contract/test_backends.py` holds it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import SecretStr
+
+from generation.errors import BackendUnavailable, InvalidRequest
+from generation.events import Event, Handle
+from generation.imagefile import CheckedImage
+from generation.request import GenerationRequest
+from generation.result import ImageFile
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a job needs and its recipe must not hold.
+
+    `lora_files` maps an adapter's path in the request to a local file.
+    """
+
+    fal_key: SecretStr | None = None
+    lora_files: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend can do now, for the page to grey out the rest with a reason.
+
+    `problem` is None when it is ready. `fields` are the request's fields that
+    it honours; `lora_scale` is the inclusive range of an adapter's scale.
+    """
+
+    fields: frozenset[str]
+    lora_scale: tuple[float, float]
+    billed: bool
+    previews: bool = False
+    problem: BackendUnavailable | None = None
+
+    def check(self, request: GenerationRequest) -> None:
+        """Refuse what this backend can't do, before anything is sent.
+
+        Raises:
+            BackendUnavailable: it isn't ready.
+            InvalidRequest: an adapter's scale is outside its range.
+        """
+        if self.problem is not None:
+            raise self.problem
+        low, high = self.lora_scale
+        for index, lora in enumerate(request.loras):
+            if not low <= lora.scale <= high:
+                problem = f"must be between {low:g} and {high:g} here (got {lora.scale:g})"
+                raise InvalidRequest(field=f"loras.{index}.scale", problem=problem)
+
+
+class CancelOutcome(StrEnum):
+    """The answer to a request to cancel, in the endpoint's terms."""
+
+    REQUESTED = "requested"
+    ALREADY_COMPLETED = "already_completed"
+    UNCONFIRMED = "unconfirmed"
+
+
+class Backend(Protocol):
+    """One way to make an image.
+
+    A stream follows `Submitted? Queued* Running* Finished`, and raises a
+    `PlaygroundError` instead of ending early. Closing a stream detaches from
+    work that was submitted; only `cancel` ends it. A backend that gives no
+    `Submitted` does its work inside the stream: closing it is how it stops.
+    """
+
+    name: str
+
+    def capabilities(self, resources: Resources) -> Capabilities:
+        """What this backend can do with these resources; quick, no network."""
+        ...
+
+    def generate(self, request: GenerationRequest, resources: Resources) -> AsyncIterator[Event]:
+        """Submit once and follow the work to its end."""
+        ...
+
+    def resume(self, handle: Handle, resources: Resources) -> AsyncIterator[Event]:
+        """Follow work that was submitted earlier; without `Submitted`."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and workers; called once, at the end."""
+        ...
+
+    async def cancel(self, handle: Handle, resources: Resources) -> CancelOutcome:
+        """Ask once for submitted work to end."""
+        ...
+
+    async def fetch(self, image: ImageFile) -> CheckedImage:
+        """One image of a result, checked to be whole.
+
+        Raises:
+            MediaError: expired, broken or refused.
+        """
+        ...

@@ -1,0 +1,294 @@
+"""Every error a person can meet: its cause (message) and what to do next (hint).
+
+    PlaygroundError
+    ├── InvalidRequest          a value is out of range; nothing was sent
+    ├── BackendUnavailable      this way of making images isn't ready
+    │   ├── KeyMissing          the hosted endpoint needs a fal key
+    │   └── PackagesMissing     the local pipeline's packages aren't installed
+    ├── SubmitError
+    │   ├── NotSent             no byte reached the endpoint
+    │   ├── OutcomeUnknown      sent, but the answer was lost: it may have been accepted
+    │   └── Refused             the endpoint said no
+    │       ├── KeyRejected     401
+    │       ├── BalanceExhausted  402, or 403 with a locked account
+    │       ├── NotPermitted    403
+    │       ├── ModelUnavailable  404
+    │       ├── RequestRejected 422, with the field it names
+    │       ├── ContentRefused  422 of the content policy
+    │       └── RateLimited     429, with the seconds to wait
+    ├── JobError
+    │   ├── JobFailed           accepted, then failed on the endpoint
+    │   ├── JobExpired          the endpoint no longer knows it
+    │   ├── JobOverdue          not finished by the deadline; still running there
+    │   ├── KeyRevoked          the key stopped working while the job was running
+    │   ├── NoImages            finished without a single image
+    │   └── AnswerRefused       an answer that must not be followed
+    ├── MediaError
+    │   ├── MediaExpired        the image's address is gone
+    │   ├── MediaBroken         the bytes are incomplete or did not arrive
+    │   └── MediaRefused        not an image, too large, or at a forbidden address
+    ├── StorageError
+    │   ├── DiskFull
+    │   ├── DatabaseBusy
+    │   ├── DataFolderInUse     another playground owns the folder
+    │   └── NotInHistory        no such job for this visitor
+    └── RecipeMissing           a dropped image holds no recipe
+
+`message` and `hint` are templates over the error's facts, so that the page can
+say them in another language and the journal can keep them.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, TypedDict
+
+Fact = str | int | float | bool | None
+
+
+class ErrorRecord(TypedDict):
+    """An error as the journal keeps it."""
+
+    type: str
+    facts: dict[str, Fact]
+
+
+class PlaygroundError(Exception):
+    """Base of all errors a person can meet; `facts` fill the two templates."""
+
+    message: ClassVar[str] = "Something went wrong."
+    hint: ClassVar[str] = "Try again; if it happens again, restart the playground."
+
+    def __init__(self, **facts: Fact) -> None:
+        self.facts = facts
+        super().__init__(f"{self.cause} {self.remedy}")
+
+    @property
+    def cause(self) -> str:
+        """What happened, in one English sentence."""
+        return self.message.format(**self.facts)
+
+    @property
+    def remedy(self) -> str:
+        """What to do next, in one English sentence."""
+        return self.hint.format(**self.facts)
+
+    def record(self) -> ErrorRecord:
+        """The error as plain JSON; `from_record` is its inverse."""
+        return {"type": type(self).__name__, "facts": self.facts}
+
+    @staticmethod
+    def from_record(record: ErrorRecord) -> PlaygroundError:
+        """Rebuild an error from the journal; an unknown type becomes the base."""
+        kinds = {kind.__name__: kind for kind in _descendants(PlaygroundError)}
+        return kinds.get(record["type"], PlaygroundError)(**record["facts"])
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (PlaygroundError.from_record, (self.record(),))
+
+
+def _descendants(kind: type[PlaygroundError]) -> list[type[PlaygroundError]]:
+    children = kind.__subclasses__()
+    return children + [below for child in children for below in _descendants(child)]
+
+
+class InvalidRequest(PlaygroundError):
+    """Facts: `field`, the dotted wire name, and `problem`, which names the range."""
+
+    message = "{field}: {problem}."
+    hint = "Change it and generate again; nothing was sent."
+
+
+# -- a backend that isn't ready ------------------------------------------------
+
+
+class BackendUnavailable(PlaygroundError):
+    """Facts: `backend` and `reason`."""
+
+    message = "The {backend} backend isn't ready: {reason}."
+    hint = "Choose another backend in the header."
+
+
+class KeyMissing(BackendUnavailable):
+    message = "The hosted endpoint needs a fal key."
+    hint = "Enter a key in the header, or set FAL_KEY and restart."
+
+
+class PackagesMissing(BackendUnavailable):
+    """Facts: `packages`."""
+
+    message = "The local pipeline needs packages that aren't installed: {packages}."
+    hint = "Run: pip install -r requirements-local.txt"
+
+
+# -- submitting ----------------------------------------------------------------
+
+
+class SubmitError(PlaygroundError):
+    """The request did not become a job that we can follow."""
+
+
+class NotSent(SubmitError):
+    """Facts: `reason`. Raised only while no byte of the request had left."""
+
+    message = "The endpoint could not be reached ({reason}); nothing was sent."
+    hint = "Check the connection and generate again; it costs nothing twice."
+
+
+class OutcomeUnknown(SubmitError):
+    """Facts: `reason`. The request left this machine and its answer was lost."""
+
+    message = "The request was sent but its answer was lost ({reason})."
+    hint = "It may be running and may be billed. Check again, or submit again knowing that."
+
+
+class Refused(SubmitError):
+    """Facts: `status` and `reason`."""
+
+    message = "The endpoint refused the request ({status}): {reason}."
+    hint = "Nothing was generated. Change the request, or try again later."
+
+
+class KeyRejected(Refused):
+    message = "The key was rejected."
+    hint = "Check it on fal.ai/dashboard/keys and enter it again."
+
+
+class BalanceExhausted(Refused):
+    message = "The fal account has no balance left."
+    hint = "Top up at fal.ai/dashboard/billing, then generate again."
+
+
+class NotPermitted(Refused):
+    message = "This key may not use the endpoint: {reason}."
+    hint = "Use a key with the API scope from fal.ai/dashboard/keys."
+
+
+class ModelUnavailable(Refused):
+    message = "Model unavailable: the endpoint answered “not found”."
+    hint = "Try again in a few minutes; fal's status page is status.fal.ai."
+
+
+class RequestRejected(Refused):
+    """Facts also hold `field`."""
+
+    message = "The endpoint rejected {field}: {reason}."
+    hint = "Change it and generate again. fal may bill a rejected request."
+
+
+class ContentRefused(Refused):
+    message = "The endpoint's content policy refused the prompt."
+    hint = "Rephrase it and generate again. fal may bill a rejected request."
+
+
+class RateLimited(Refused):
+    """Facts: `retry_after` in whole seconds."""
+
+    message = "Too many requests: the endpoint asks to wait {retry_after} s."
+    hint = "Nothing was generated. Generate again when the time is up."
+
+
+# -- a job that was accepted ---------------------------------------------------
+
+
+class JobError(PlaygroundError):
+    """The endpoint took the job, and it did not end as hoped."""
+
+
+class JobFailed(JobError):
+    """Facts: `reason` and `billing`, one of "not charged" and "may be billed"."""
+
+    message = "The endpoint failed while making the image: {reason}."
+    hint = "This job is {billing}. Generate again, or change the request."
+
+
+class JobExpired(JobError):
+    """Facts: `request_id`."""
+
+    message = "The endpoint no longer has this result (request {request_id})."
+    hint = "Results are kept for about an hour. Look for it in fal's own history, or run it again."
+
+
+class JobOverdue(JobError):
+    """Facts: `minutes`. The job stays open."""
+
+    message = "No result after {minutes} minutes; the endpoint is still working on it."
+    hint = "Keep waiting, or cancel it."
+
+
+class KeyRevoked(JobError):
+    """The job stays open and goes on once a key is there."""
+
+    message = "The key no longer works while a job of yours is running."
+    hint = "Enter a working key: the job is kept and its result will be fetched."
+
+
+class NoImages(JobError):
+    message = "The endpoint finished without an image."
+    hint = "Generate again; if it repeats, change the prompt or the adapters."
+
+
+class AnswerRefused(JobError):
+    """Facts: `host`."""
+
+    message = "The endpoint's answer points to a foreign host ({host}); it was not followed."
+    hint = "Check the proxy and host settings. The job may be billed; see fal's dashboard."
+
+
+# -- the image files -----------------------------------------------------------
+
+
+class MediaError(PlaygroundError):
+    """The job is done, and its image could not be brought here."""
+
+
+class MediaExpired(MediaError):
+    message = "The image has expired on the endpoint's storage."
+    hint = "Run the same recipe again: its seed is kept."
+
+
+class MediaBroken(MediaError):
+    """Facts: `reason`."""
+
+    message = "The image did not arrive whole ({reason})."
+    hint = "The result is kept: check again to fetch it once more."
+
+
+class MediaRefused(MediaError):
+    """Facts: `reason`."""
+
+    message = "The file was refused: {reason}."
+    hint = "Only PNG, JPEG and WebP images up to 16 megapixels are taken."
+
+
+# -- disk and database ---------------------------------------------------------
+
+
+class StorageError(PlaygroundError):
+    """The playground's own data folder."""
+
+
+class DiskFull(StorageError):
+    message = "The disk is full."
+    hint = "Free some space; nothing is sent while results can't be kept."
+
+
+class DatabaseBusy(StorageError):
+    message = "The history database is locked by another program."
+    hint = "Close it and generate again; nothing was sent."
+
+
+class DataFolderInUse(StorageError):
+    """Facts: `folder`."""
+
+    message = "Another playground is using the data folder {folder}."
+    hint = "Close it, or set PLAYGROUND_DATA_DIR to another folder."
+
+
+class NotInHistory(StorageError):
+    message = "There is no such job in your history."
+    hint = "It may have been deleted; open the History tab to see what is there."
+
+
+class RecipeMissing(PlaygroundError):
+    message = "This image carries no recipe."
+    hint = "Drop an original file: screenshots and re-saved copies lose their recipe."

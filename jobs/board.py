@@ -1,0 +1,100 @@
+"""What is live about the jobs in flight, for watchers on any thread and event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from generation.errors import PlaygroundError
+from generation.events import Queued, Running
+from generation.imagefile import CheckedImage
+from history.records import Job
+
+REMEMBERED: Final = 600.0  # seconds that a settled job stays here for late watchers
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job as a watcher sees it: the journal's row, and what is live about it.
+
+    `problem` says why it waits or ended badly. `unsaved` are images that are
+    here but not on disk yet. `version` grows with every change of any job;
+    `changed` is the monotonic time of the last one, in seconds.
+    """
+
+    job: Job
+    live: Queued | Running | None = None
+    problem: PlaygroundError | None = None
+    cancelling: bool = False
+    unsaved: tuple[CheckedImage, ...] = ()
+    version: int = 0
+    changed: float = 0.0
+
+    @property
+    def settled(self) -> bool:
+        """Nothing changes any more unless a person does something."""
+        return self.job.state.is_final or (self.problem is not None and not self.unsaved)
+
+
+class Board:
+    """The newest view of each job in flight. One thread writes, any may read and wait."""
+
+    def __init__(self) -> None:
+        self._views: dict[str, JobView] = {}
+        self._versions = itertools.count(1)
+        self._watchers: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+
+    def show(self, view: JobView, **changes: Any) -> JobView:
+        """Replace a job's view and wake the watchers."""
+        now = time.monotonic()
+        view = replace(view, **changes, version=next(self._versions), changed=now)
+        self._views[view.job.id] = view
+        self._forget_before(now - REMEMBERED)
+        for loop, changed in tuple(self._watchers):
+            with suppress(RuntimeError):  # the watcher's loop is closed: nobody waits there
+                loop.call_soon_threadsafe(changed.set)
+        return view
+
+    def get(self, job_id: str, owner: str) -> JobView | None:
+        """A job's view, if it is here and this owner's."""
+        view = self._views.get(job_id)
+        return view if view and view.job.owner == owner else None
+
+    def newest(self, job_id: str) -> JobView:
+        """A job's view, whoever owns it: for the runner alone."""
+        return self._views[job_id]
+
+    def views(self, owner: str, since: int = 0) -> list[JobView]:
+        """An owner's jobs that changed after version `since`, oldest first."""
+        views = tuple(self._views.values())
+        mine = (view for view in views if view.job.owner == owner and view.version > since)
+        return sorted(mine, key=lambda view: view.job.id)
+
+    async def changes(self, owner: str, since: int, timeout: float) -> list[JobView]:
+        """`views`, waiting up to `timeout` seconds for the first change."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout), self.watching() as changed:
+                while not self.views(owner, since):
+                    changed.clear()
+                    await changed.wait()
+        return self.views(owner, since)
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[asyncio.Event]:
+        """An event of this loop that is set at every change."""
+        watcher = (asyncio.get_running_loop(), asyncio.Event())
+        self._watchers.add(watcher)
+        try:
+            yield watcher[1]
+        finally:
+            self._watchers.discard(watcher)
+
+    def _forget_before(self, moment: float) -> None:
+        old = [v.job.id for v in self._views.values() if v.settled and v.changed < moment]
+        for job_id in old:
+            del self._views[job_id]

@@ -1,0 +1,234 @@
+"""One job on its way: from its journal row to its stored images, or to its error."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
+from contextlib import aclosing, suppress
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from backends.base import Backend, CancelOutcome, Resources
+from generation.errors import (
+    JobError,
+    JobOverdue,
+    KeyMissing,
+    KeyRevoked,
+    MediaBroken,
+    MediaExpired,
+    OutcomeUnknown,
+    PlaygroundError,
+    StorageError,
+)
+from generation.events import Event, Finished, Queued, Submitted
+from generation.imagefile import CheckedImage
+from generation.result import GenerationResult, make_receipt
+from history.records import Job, State
+from history.store import History
+from jobs.board import Board, JobView
+
+log = logging.getLogger("playground.jobs")
+
+T = TypeVar("T")
+HELD: Final = (KeyRevoked, KeyMissing, JobOverdue, MediaBroken)  # the job stays open and waits
+GRACE_QUEUED: Final = 3.0  # seconds after a cancel: queued work is removed,
+GRACE_RUNNING: Final = 20.0  # running work only signalled, so its result may still come
+STORE_AGAIN: Final = 10.0  # seconds between attempts to write on a full disk
+
+
+class Flight:
+    """Follows one job on the runner's loop. Every state is committed before the next action."""
+
+    def __init__(
+        self,
+        job: Job,
+        backend: Backend,
+        resources: Resources,
+        *,
+        history: History,
+        board: Board,
+        disk: Executor,
+    ) -> None:
+        self._backend = backend
+        self._resources = resources
+        self._history = history
+        self._board = board
+        self._disk = disk
+        self._cancelling: asyncio.Task[CancelOutcome] | None = None
+        self.view = board.show(JobView(job, cancelling=job.cancel_requested))
+        self.task = asyncio.create_task(self._run(), name=job.id)
+        self.detached = False
+
+    @property
+    def posting(self) -> bool:
+        """A paid post is on its way: cut off now, its outcome would be unknown."""
+        return self.view.job.state is State.SUBMITTING and self._billed
+
+    def detach(self) -> None:
+        """Stop following without a word to the backend."""
+        self.detached = True
+        self.task.cancel()
+
+    async def cancel(self) -> CancelOutcome:
+        """Ask for the work to end; asking again while that is under way is asking once."""
+        if self._cancelling is None:
+            self._cancelling = asyncio.create_task(self._cancel())
+        return await asyncio.shield(self._cancelling)
+
+    # -- following -------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            if self.view.job.state is State.COMPLETED:
+                await self._bring_home()
+            else:
+                await self._follow()
+        except asyncio.CancelledError:
+            if not self.detached:
+                await self._end(State.CANCELLED)
+        except PlaygroundError as exc:
+            await self._failed(exc)
+        except Exception as exc:
+            log.exception("job %s", self.view.job.id)
+            await self._failed(OutcomeUnknown(reason=type(exc).__name__))
+
+    async def _follow(self) -> None:
+        async with aclosing(await self._events()) as events:  # type: ignore[type-var]
+            async for event in events:
+                await self._take(event)
+
+    async def _events(self) -> AsyncIterator[Event]:
+        job = self.view.job
+        if job.handle is not None:
+            return self._backend.resume(job.handle, self._resources)
+        # Here alone a failed commit ends the job: nothing has been sent yet.
+        change = partial(self._history.advance, job.id, State.SUBMITTING)
+        self._show(job=await self._journal(change))
+        return self._backend.generate(job.request, self._resources)
+
+    async def _take(self, event: Event) -> None:
+        if isinstance(event, Submitted):
+            await self._commit(State.SUBMITTED, handle=event.handle)
+            if self.view.cancelling:  # asked for while the post was on its way
+                self._cancelling = asyncio.create_task(self._cancel())
+        elif isinstance(event, Finished):
+            await self._commit(State.COMPLETED, result=event.result)
+            await self._bring_home()
+        else:
+            self._show(live=event, problem=None)
+
+    async def _bring_home(self) -> None:
+        """Copy the images of a completed job, and store them with their receipt."""
+        result, images = await self._fetch_all()
+        job = self.view.job
+        receipt = make_receipt(
+            job.request,
+            result,
+            [image.info for image in images],
+            backend=job.backend,
+            billed=self._billed,
+            notices=job.notices,
+        )
+        self._show(unsaved=images)
+        job = await self._insist(partial(self._history.store, job.id, images, receipt))
+        self._show(job=job, live=None, problem=None, cancelling=False, unsaved=())
+
+    async def _fetch_all(self) -> tuple[GenerationResult, tuple[CheckedImage, ...]]:
+        """The images of the result; where their address has expired, of a fresh result."""
+        result = self.view.job.result
+        assert result is not None
+        try:
+            return result, await self._fetch(result)
+        except MediaExpired:
+            fresh = await self._result_again()
+            return fresh, await self._fetch(fresh)
+
+    async def _fetch(self, result: GenerationResult) -> tuple[CheckedImage, ...]:
+        return tuple(await asyncio.gather(*map(self._backend.fetch, result.images)))
+
+    async def _result_again(self) -> GenerationResult:
+        if self.view.job.handle is not None:
+            async for event in self._backend.resume(self.view.job.handle, self._resources):
+                if isinstance(event, Finished):
+                    return event.result
+        raise MediaExpired()
+
+    # -- ending ----------------------------------------------------------------
+
+    async def _failed(self, error: PlaygroundError) -> None:
+        state = self.view.job.state
+        if isinstance(error, HELD) and state in (State.SUBMITTED, State.COMPLETED):
+            await self._insist(partial(self._history.note, self.view.job.id, error))
+            self._show(problem=error, cancelling=False)
+        elif isinstance(error, OutcomeUnknown) and state is not State.SUBMITTING:
+            self._show(problem=error)  # with a handle nothing is lost: it can be checked again
+        elif isinstance(error, OutcomeUnknown):
+            await self._end(State.UNKNOWN, error)
+        elif self.view.cancelling and isinstance(error, JobError):
+            await self._end(State.CANCELLED)
+        else:
+            await self._end(State.FAILED, error)
+
+    async def _end(self, state: State, error: PlaygroundError | None = None) -> None:
+        change = partial(self._history.advance, self.view.job.id, state, error=error)
+        with suppress(StorageError):  # shown all the same; the next start decides again
+            self._show(job=await self._journal(change))
+        self._show(live=None, problem=error, cancelling=False)
+
+    async def _cancel(self) -> CancelOutcome:
+        await self._journal(partial(self._history.request_cancel, self.view.job.id))
+        self._show(cancelling=True)
+        handle = self.view.job.handle
+        if handle is None:
+            return await self._stop_unsubmitted()
+        outcome = await self._backend.cancel(handle, self._resources)
+        if outcome is CancelOutcome.REQUESTED:
+            await self._last_call()
+        elif outcome is CancelOutcome.UNCONFIRMED:
+            self._show(cancelling=False)
+            self._cancelling = None  # may be asked again
+        return outcome
+
+    async def _stop_unsubmitted(self) -> CancelOutcome:
+        """Work inside a stream ends with it; a post in flight must be answered first."""
+        if not self.posting:
+            self.task.cancel()
+            await asyncio.wait([self.task])
+        return CancelOutcome.REQUESTED
+
+    async def _last_call(self) -> None:
+        """A result that still comes is kept; silence for the grace means cancelled."""
+        queued = isinstance(self.view.live, Queued)
+        await asyncio.wait([self.task], timeout=GRACE_QUEUED if queued else GRACE_RUNNING)
+        if not self.task.done() and self.view.job.state is State.SUBMITTED:
+            self.task.cancel()
+            await asyncio.wait([self.task])
+
+    # -- journal and board -----------------------------------------------------
+
+    async def _commit(self, state: State, **values: Any) -> None:
+        """Commit what happened at the endpoint; a full disk can't make it unhappen."""
+        change = partial(self._history.advance, self.view.job.id, state, **values)
+        self._show(job=await self._insist(change))
+
+    async def _insist(self, change: Callable[[], T]) -> T:
+        """Write until it works, saying meanwhile why it doesn't."""
+        while True:
+            try:
+                return await self._journal(change)
+            except StorageError as exc:
+                self._show(problem=exc)
+                await asyncio.sleep(STORE_AGAIN)
+
+    async def _journal(self, change: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._disk, change)
+
+    def _show(self, **changes: Any) -> JobView:
+        self.view = self._board.show(self.view, **changes)
+        return self.view
+
+    @property
+    def _billed(self) -> bool:
+        return self._backend.capabilities(self._resources).billed

@@ -1,0 +1,188 @@
+"""The runner: journal first, submit once, resume at start.
+
+It owns a thread and an event loop, so that nothing that happens to a page or a
+Gradio handler touches a job. What a lost process leaves behind is decided by
+the last committed state of each job alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+from pydantic import SecretStr
+
+from backends.base import Backend, CancelOutcome, Capabilities, Resources
+from generation.errors import (
+    BackendUnavailable,
+    KeyMissing,
+    KeyRevoked,
+    NotSent,
+    OutcomeUnknown,
+    PlaygroundError,
+)
+from generation.parsing import Parsed
+from history.records import Job, State
+from history.store import History
+from jobs.board import Board, JobView
+from jobs.flight import Flight
+
+T = TypeVar("T")
+
+
+class Runner:
+    """Runs jobs on backends; pages submit to it and watch it, each call for an owner."""
+
+    def __init__(self, history: History, backends: Mapping[str, Backend]) -> None:
+        self.history = history
+        self.backends = dict(backends)
+        self.board = Board()
+        self._keys: dict[str, SecretStr] = {}
+        self._flights: dict[str, Flight] = {}
+        self._disk = ThreadPoolExecutor(4, thread_name_prefix="journal")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="jobs", daemon=True)
+
+    def start(self) -> None:
+        """Start the loop and take up every unfinished job."""
+        self._thread.start()
+        self._call(self._take_up_all())
+
+    def close(self) -> None:
+        """Detach from all jobs; submitted ones go on at the endpoint and resume next time."""
+        self._call(self._detach())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._disk.shutdown()
+        self._loop.close()
+
+    def capabilities(self, backend: str, owner: str) -> Capabilities:
+        """What a backend can do for this owner now."""
+        if backend not in self.backends:
+            raise BackendUnavailable(backend=backend, reason="there is no such backend")
+        return self.backends[backend].capabilities(self._resources(owner))
+
+    def submit(self, parsed: Parsed, owner: str, backend: str) -> Job:
+        """Journal a request and start it; returns as soon as it is journaled.
+
+        Raises:
+            BackendUnavailable, InvalidRequest: refused, nothing was sent.
+            StorageError: it could not be journaled, so nothing was sent.
+        """
+        request = parsed.request.with_seed()
+        self.capabilities(backend, owner).check(request)
+        job = self.history.create(owner, backend, request, parsed.notices)
+        self._loop.call_soon_threadsafe(self._start, job)
+        return job
+
+    def view(self, job_id: str, owner: str) -> JobView:
+        """A job as it is now; raises NotInHistory for another owner's."""
+        if view := self.board.get(job_id, owner):
+            return view
+        job = self.history.get(job_id, owner)
+        return JobView(job, problem=job.error)
+
+    async def watch(self, job_id: str, owner: str) -> AsyncIterator[JobView]:
+        """A job's views until it is settled, for any number of watchers."""
+        version = -1
+        async with self.board.watching() as changed:
+            while True:
+                changed.clear()
+                view = self.view(job_id, owner)
+                if view.version != version:
+                    version = view.version
+                    yield view
+                if view.settled:
+                    return
+                await changed.wait()
+
+    def cancel(self, job_id: str, owner: str) -> CancelOutcome:
+        """Ask a job to end; asking twice is asking once."""
+        flight = self._flights.get(job_id)
+        if self.view(job_id, owner).job.state.is_final or flight is None:
+            return CancelOutcome.ALREADY_COMPLETED
+        return self._call(flight.cancel())
+
+    def check_again(self, job_id: str, owner: str) -> None:
+        """Take up a job that waits: after its deadline, for a key, after a broken download."""
+        job = self.view(job_id, owner).job
+        if not job.state.is_final:
+            self._loop.call_soon_threadsafe(self._start, job)
+
+    def set_key(self, owner: str, key: SecretStr | None) -> None:
+        """Keep a visitor's key in memory, and take up the jobs that waited for one."""
+        if key is None:
+            self._keys.pop(owner, None)
+            return
+        self._keys[owner] = key
+        for view in self.board.views(owner):
+            if isinstance(view.problem, KeyRevoked | KeyMissing):
+                self.check_again(view.job.id, owner)
+
+    def has_key(self, owner: str) -> bool:
+        """Whether this owner entered a key of their own."""
+        return owner in self._keys
+
+    # -- on the runner's loop --------------------------------------------------
+
+    def _start(self, job: Job) -> None:
+        if job.id in self._flights:
+            return
+        flight = Flight(
+            job,
+            self.backends[job.backend],
+            self._resources(job.owner),
+            history=self.history,
+            board=self.board,
+            disk=self._disk,
+        )
+        self._flights[job.id] = flight
+        flight.task.add_done_callback(lambda _task: self._flights.pop(job.id, None))
+
+    async def _take_up_all(self) -> None:
+        for job in await self._journal(self.history.unfinished):
+            if job.backend in self.backends:
+                await self._take_up(job)
+
+    async def _take_up(self, job: Job) -> None:
+        """What an unfinished job of an earlier process means, by its last committed state."""
+        if job.handle is None and not self.capabilities(job.backend, job.owner).billed:
+            self._start(await self._journal(partial(self.history.rewind, job.id)))
+        elif job.state is State.INTENT:
+            await self._close(job, State.FAILED, NotSent(reason="the playground was closed"))
+        elif job.state is State.SUBMITTING:
+            lost = OutcomeUnknown(reason="the playground was closed while sending")
+            await self._close(job, State.UNKNOWN, lost)
+        else:
+            self._start(job)
+
+    async def _close(self, job: Job, state: State, error: PlaygroundError) -> None:
+        change = partial(self.history.advance, job.id, state, error=error)
+        self.board.show(JobView(await self._journal(change), problem=error))
+
+    async def _detach(self) -> None:
+        flights = list(self._flights.values())
+        for flight in flights:
+            if not flight.posting:
+                flight.detach()
+        if flights:
+            await asyncio.wait([flight.task for flight in flights], timeout=10)
+        for flight in flights:
+            flight.detach()
+        await asyncio.sleep(0)
+        for backend in self.backends.values():
+            await backend.close()
+
+    async def _journal(self, change: Callable[[], T]) -> T:
+        return await self._loop.run_in_executor(self._disk, change)
+
+    def _resources(self, owner: str) -> Resources:
+        return Resources(fal_key=self._keys.get(owner))
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run on the runner's loop from any other thread."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()

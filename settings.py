@@ -1,0 +1,81 @@
+"""Every environment variable that the playground reads, once. A `.env` file works too."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from platformdirs import user_data_path
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ON_SPACE = "SPACE_ID" in os.environ  # set by Hugging Face in every Space
+
+
+def default_data_dir() -> Path:
+    """The platform's data folder; on a Space the mounted storage, if there is one."""
+    if ON_SPACE and os.access("/data", os.W_OK):
+        return Path("/data/z-image-playground")
+    return user_data_path("z-image-playground", appauthor=False)
+
+
+class Settings(BaseSettings):
+    """Read once in `app.py` and handed down; nothing else looks at the environment.
+
+    The variables of Gradio (GRADIO_SERVER_NAME, GRADIO_SERVER_PORT,
+    GRADIO_ROOT_PATH), of fal (FAL_RUN_HOST, FAL_QUEUE_RUN_HOST) and of HTTP
+    (SSL_CERT_FILE, HTTPS_PROXY) are read by those libraries themselves.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True
+    )
+
+    fal_key: SecretStr | None = Field(
+        None, alias="FAL_KEY", description="Key for the hosted endpoint (fal.ai/dashboard/keys)."
+    )
+    hf_token: SecretStr | None = Field(
+        None, alias="HF_TOKEN", description="Hugging Face token for private and gated adapters."
+    )
+    hf_endpoint: str = Field(
+        "https://huggingface.co", alias="HF_ENDPOINT", description="Address of the Hub."
+    )
+    backend: Literal["auto", "hosted", "local", "demo"] = Field(
+        "auto",
+        alias="PLAYGROUND_BACKEND",
+        description="Backend chosen at start; auto: hosted with a key, else local, else demo.",
+    )
+    data_dir: Path = Field(
+        default_factory=default_data_dir,
+        alias="PLAYGROUND_DATA_DIR",
+        description="Folder of the history and its images.",
+    )
+    database_url: str | None = Field(
+        None,
+        alias="PLAYGROUND_DATABASE_URL",
+        description="SQLAlchemy address of another database; empty: SQLite in the data folder.",
+    )
+    mode: Literal["private", "public"] = Field(
+        "public" if ON_SPACE else "private",
+        alias="PLAYGROUND_MODE",
+        description="public keeps every visitor's history apart (the default on a Space).",
+    )
+    local_model: str = Field(
+        "Tongyi-MAI/Z-Image-Turbo",
+        alias="PLAYGROUND_LOCAL_MODEL",
+        description="Hub id or folder of the model for the local backend.",
+    )
+    local_device: Literal["auto", "cuda", "cpu"] = Field(
+        "auto", alias="PLAYGROUND_LOCAL_DEVICE", description="Where the local backend runs."
+    )
+
+
+def help_text() -> str:
+    """The variables with their defaults, for `python app.py --help`."""
+    lines = ["Environment variables (a .env file in this folder works too):", ""]
+    for field in Settings.model_fields.values():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        shown = "not set" if default is None else default
+        lines += [f"  {field.alias}", f"      {field.description} [{shown}]"]
+    return "\n".join(lines)
