@@ -1,0 +1,1 @@
+"""Loopback stand-ins for the services that the playground talks to."""

@@ -1,0 +1,117 @@
+"""The faults that the fal stand-in can be told to commit, as values, and their table.
+
+A `Fault` names the stage it strikes, its kind, and how often. Five families of kinds:
+
+- *connect*: before any request;
+- *reading*: the request is cut off;
+- *answering*: the answer says something else;
+- *delivering*: the answer arrives in another way, or not at all;
+- *job*: the work itself goes wrong, and every answer about it tells so consistently.
+
+`fal_faults` has a function for each usual one.
+"""
+
+import base64
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+from .wire import Headers
+
+Stage = Literal[
+    "connect", "submit", "status", "result", "cancel", "media", "upload", "token", "job"
+]
+
+CONNECT = {"tls_failure"}
+READING = {"reset_before_reading", "reset_mid_upload"}
+ANSWERING = {"answer", "patch", "headers", "truncated_json", "jpeg_as_png"}
+DELIVERING = {
+    "slow", "drip", "truncated_body", "oversized_declared", "oversized_streamed",
+    "reset_after_accept",
+}  # fmt: skip
+JOB = {
+    "fails", "never_completes", "rising_position", "no_images", "fewer_images", "black", "flagged",
+    "expired",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong at one stage; which fields count depends on the kind."""
+
+    stage: Stage
+    kind: str
+    times: int | None = 1
+    request_id: str | None = None
+    status: int = 200
+    headers: Headers = ()
+    body: bytes = b""
+    handled: bool = False
+    """For `answer`: the request is carried out before its answer is replaced."""
+    amount: int = 0
+    """Bytes or images, as the kind has it."""
+    seconds: float = 0.0
+    error: str | None = None
+    error_type: str | None = None
+
+    def __post_init__(self) -> None:
+        allowed = {"connect": CONNECT, "job": JOB}.get(self.stage, READING | ANSWERING | DELIVERING)
+        if self.kind not in allowed:
+            raise ValueError(f"no fault {self.kind!r} at stage {self.stage!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"body": base64.b64encode(self.body).decode()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        body = base64.b64decode(values.get("body", ""))
+        headers = tuple((k, v) for k, v in values.get("headers", ()))
+        return cls(**{**values, "body": body, "headers": headers})
+
+
+class FaultTable:
+    """The faults still to strike. Filled by tests, emptied by the stand-in's thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pending: list[tuple[Fault, int | None]] = []
+
+    def inject(self, *faults: Fault) -> None:
+        with self._lock:
+            self._pending += [(fault, fault.times) for fault in faults]
+
+    def clear(self) -> None:
+        with self._lock:
+            self._pending.clear()
+
+    def pending(self) -> list[Fault]:
+        with self._lock:
+            return [fault for fault, _ in self._pending]
+
+    def take(self, stage: str, request_id: str | None = None) -> Fault | None:
+        """The next fault for this exchange: in order, those for always after the counted."""
+        with self._lock:
+            fitting = [
+                (left is None, index)
+                for index, (fault, left) in enumerate(self._pending)
+                if fault.stage == stage and fault.request_id in (None, request_id)
+            ]
+            return self._use(min(fitting)[1]) if fitting else None
+
+    def take_each(self, stage: str) -> tuple[Fault, ...]:
+        """The next fault of every kind at a stage: a job may be born with several."""
+        with self._lock:
+            first: dict[str, int] = {}
+            for index, (fault, _) in enumerate(self._pending):
+                if fault.stage == stage:
+                    first.setdefault(fault.kind, index)
+            return tuple(self._use(index) for index in sorted(first.values(), reverse=True))
+
+    def _use(self, index: int) -> Fault:
+        fault, left = self._pending[index]
+        if left is not None and left <= 1:
+            del self._pending[index]
+        elif left is not None:
+            self._pending[index] = (fault, left - 1)
+        return fault
