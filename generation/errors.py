@@ -20,6 +20,7 @@
     │   ├── JobFailed           accepted, then failed on the endpoint
     │   ├── JobExpired          the endpoint no longer knows it
     │   ├── JobOverdue          not finished by the deadline; still running there
+    │   ├── JobCancelled        somebody stopped it; for a caller who waits
     │   ├── KeyRevoked          the key stopped working while the job was running
     │   ├── NoImages            finished without a single image
     │   └── AnswerRefused       an answer that must not be followed
@@ -79,8 +80,13 @@ class PlaygroundError(Exception):
     @staticmethod
     def from_record(record: ErrorRecord) -> PlaygroundError:
         """Rebuild an error from the journal; an unknown type becomes the base."""
-        kinds = {kind.__name__: kind for kind in _descendants(PlaygroundError)}
+        kinds = {kind.__name__: kind for kind in PlaygroundError.tree()}
         return kinds.get(record["type"], PlaygroundError)(**record["facts"])
+
+    @classmethod
+    def tree(cls) -> list[type[PlaygroundError]]:
+        """This class and all below it."""
+        return [cls, *_descendants(cls)]
 
     def __reduce__(self) -> tuple[object, ...]:
         return (PlaygroundError.from_record, (self.record(),))
@@ -213,6 +219,11 @@ class JobOverdue(JobError):
 
     message = "No result after {minutes} minutes; the endpoint is still working on it."
     hint = "Keep waiting, or cancel it."
+
+
+class JobCancelled(JobError):
+    message = "The job was cancelled."
+    hint = "Generate again if that was a mistake."
 
 
 class KeyRevoked(JobError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -45,6 +46,7 @@ class Board:
     """The newest view of each job in flight. One thread writes, any may read and wait."""
 
     def __init__(self) -> None:
+        self.epoch = secrets.token_hex(8)  # versions count from here; another process, other counts
         self._views: dict[str, JobView] = {}
         self._versions = itertools.count(1)
         self._watchers: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()

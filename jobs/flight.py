@@ -81,8 +81,8 @@ class Flight:
 
     async def _run(self) -> None:
         try:
-            if self.view.job.state is State.COMPLETED:
-                await self._bring_home()
+            if self.view.job.result is not None:
+                await self._bring_home(self.view.job.result)
             else:
                 await self._follow()
         except asyncio.CancelledError:
@@ -115,13 +115,14 @@ class Flight:
                 self._cancelling = asyncio.create_task(self._cancel())
         elif isinstance(event, Finished):
             await self._commit(State.COMPLETED, result=event.result)
-            await self._bring_home()
+            # This one, not the journal's: bytes that came with it are not journaled.
+            await self._bring_home(event.result)
         else:
             self._show(live=event, problem=None)
 
-    async def _bring_home(self) -> None:
+    async def _bring_home(self, result: GenerationResult) -> None:
         """Copy the images of a completed job, and store them with their receipt."""
-        result, images = await self._fetch_all()
+        result, images = await self._fetch_all(result)
         job = self.view.job
         receipt = make_receipt(
             job.request,
@@ -135,10 +136,10 @@ class Flight:
         job = await self._insist(partial(self._history.store, job.id, images, receipt))
         self._show(job=job, live=None, problem=None, cancelling=False, unsaved=())
 
-    async def _fetch_all(self) -> tuple[GenerationResult, tuple[CheckedImage, ...]]:
+    async def _fetch_all(
+        self, result: GenerationResult
+    ) -> tuple[GenerationResult, tuple[CheckedImage, ...]]:
         """The images of the result; where their address has expired, of a fresh result."""
-        result = self.view.job.result
-        assert result is not None
         try:
             return result, await self._fetch(result)
         except MediaExpired:

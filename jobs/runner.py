@@ -108,10 +108,19 @@ class Runner:
         return self._call(flight.cancel())
 
     def check_again(self, job_id: str, owner: str) -> None:
-        """Take up a job that waits: after its deadline, for a key, after a broken download."""
+        """Take up a job that waits, or whose result the endpoint may still hold."""
         job = self.view(job_id, owner).job
-        if not job.state.is_final:
+        if job.can_check_again:
+            job = self.history.advance(job_id, State.SUBMITTED)
+        if job.state in (State.SUBMITTED, State.COMPLETED):
             self._loop.call_soon_threadsafe(self._start, job)
+
+    def dismiss(self, job_id: str, owner: str) -> None:
+        """Put an UNKNOWN job aside; the endpoint may still bill it."""
+        view = self.view(job_id, owner)
+        if view.job.state is State.UNKNOWN:
+            job = self.history.advance(job_id, State.CANCELLED)
+            self.board.show(view, job=job, problem=None)
 
     def set_key(self, owner: str, key: SecretStr | None) -> None:
         """Keep a visitor's key in memory, and take up the jobs that waited for one."""
@@ -150,7 +159,9 @@ class Runner:
 
     async def _take_up(self, job: Job) -> None:
         """What an unfinished job of an earlier process means, by its last committed state."""
-        if job.handle is None and not self.capabilities(job.backend, job.owner).billed:
+        if job.state is State.UNKNOWN:
+            self.board.show(JobView(job, problem=job.error))
+        elif job.handle is None and not self.capabilities(job.backend, job.owner).billed:
             self._start(await self._journal(partial(self.history.rewind, job.id)))
         elif job.state is State.INTENT:
             await self._close(job, State.FAILED, NotSent(reason="the playground was closed"))

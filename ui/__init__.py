@@ -1,0 +1,1 @@
+"""The page. Layout is arranged by hand; controls derive from GenerationRequest."""

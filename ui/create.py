@@ -1,0 +1,114 @@
+"""The left side of Create: every field of the request, arranged by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, get_args
+
+import gradio as gr
+from gradio.components import Component
+
+from generation.request import MAX_LORAS, MAX_PROMPT, PRESET_PIXELS, ImageSizePreset
+from ui.controls import control
+
+ADVANCED: Final = (
+    "num_inference_steps",
+    "acceleration",
+    "output_format",
+    "enable_prompt_expansion",
+    "enable_safety_checker",
+    "sync_mode",
+)
+CUSTOM: Final = ("W × H", "custom")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The controls by name, and the buttons beside them.
+
+    Names are the request's fields, but for what the page splits: `image_size`
+    is a preset or "custom" with `width` and `height`; each adapter is
+    `lora_{slot}_path`, `_scale` and `_on`.
+    """
+
+    controls: dict[str, Component]
+    generate: gr.Button
+    notice: gr.HTML
+    dice: gr.Button
+    lock: gr.Button
+
+
+def build_recipe(i18n: gr.I18n) -> Recipe:
+    """Lay out the controls inside the column that is being built."""
+    controls: dict[str, Component] = {}
+    controls["prompt"] = control(
+        "prompt",
+        i18n,
+        lines=5,
+        max_lines=14,
+        info=None,
+        placeholder=i18n("prompt.placeholder"),
+        autofocus=True,
+    )
+    gr.HTML(f'<output class="counter" data-limit="{MAX_PROMPT}"></output>', elem_id="counter")
+    _sizes(controls, i18n)
+    with gr.Row(elem_classes="pair"):
+        controls["num_images"] = control("num_images", i18n, info=None)
+        with gr.Row(elem_id="seed-row"):
+            controls["seed"] = control(
+                "seed", i18n, info=None, max_lines=1, placeholder=i18n("seed.random")
+            )
+            dice = gr.Button(i18n("seed.dice"), elem_id="dice", size="sm", variant="secondary")
+            lock = gr.Button(i18n("seed.keep"), elem_id="lock", size="sm", variant="secondary")
+    _adapters(controls, i18n)
+    with gr.Accordion(i18n("advanced"), open=False, elem_id="advanced"):
+        for name in ADVANCED:
+            controls[name] = control(name, i18n)
+    with gr.Column(elem_id="go"):
+        notice = gr.HTML("", elem_id="notice")
+        generate = gr.Button(i18n("action.generate"), variant="primary", elem_id="generate")
+    return Recipe(controls, generate, notice, dice, lock)
+
+
+def _sizes(controls: dict[str, Component], i18n: gr.I18n) -> None:
+    """Six ratios as pictures (drawn by the style sheet), and a size of one's own."""
+    choices = [(_size_label(preset), preset) for preset in get_args(ImageSizePreset)]
+    controls["image_size"] = gr.Radio(
+        [*choices, CUSTOM],
+        value="landscape_4_3",
+        label=i18n("field.image_size.title"),
+        elem_id="image-size",
+    )
+    with gr.Row(elem_id="custom-size"):
+        for name in ("width", "height"):
+            controls[name] = gr.Number(
+                1024, label=i18n(f"field.{name}.title"), minimum=1, precision=0, step=16,
+                elem_id=name,
+            )  # fmt: skip
+
+
+def _size_label(preset: ImageSizePreset) -> str:
+    width, height = PRESET_PIXELS[preset]
+    return f"{width} × {height}"
+
+
+def _adapters(controls: dict[str, Component], i18n: gr.I18n) -> None:
+    """Three fixed rows: Gradio mixes up the values of rows that come and go."""
+    with gr.Column(elem_id="adapters"):
+        gr.HTML(str(i18n("field.loras.title")), elem_id="adapters-title")
+        for slot in range(MAX_LORAS):
+            with gr.Row(elem_classes=["adapter", f"adapter-{slot}"]):
+                controls[f"lora_{slot}_on"] = gr.Checkbox(
+                    True, label=i18n("adapter.on"), elem_id=f"lora-{slot}-on", min_width=24,
+                )  # fmt: skip
+                controls[f"lora_{slot}_path"] = gr.Textbox(
+                    label=i18n("field.path.title"),
+                    show_label=False,
+                    placeholder=i18n("adapter.placeholder"),
+                    max_lines=1,
+                    elem_id=f"lora-{slot}-path",
+                )
+                controls[f"lora_{slot}_scale"] = gr.Slider(
+                    0, 4, 1.0, step=0.05, label=i18n("field.scale.title"), show_label=False,
+                    elem_id=f"lora-{slot}-scale",
+                )  # fmt: skip

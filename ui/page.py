@@ -1,0 +1,95 @@
+"""The page: its parts, side by side. What happens on a click is in `ui/wiring.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import gradio as gr
+from gradio.components import Component
+
+from jobs import Runner
+from ui import wiring
+from ui.api import add_endpoints
+from ui.create import Recipe, build_recipe
+from ui.header import Render, account
+from ui.history_tab import history_gallery
+from ui.live import live_stage
+from ui.texts import translations
+from ui.visitor import Visitors
+
+DRAFT = "z-image-playground-draft"
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the page runs: whose jobs, and which backend at first."""
+
+    runner: Runner
+    visitors: Visitors
+    backend: str
+    server_key: bool
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The components that events connect."""
+
+    page: gr.Blocks
+    backend: gr.Radio
+    account: gr.HTML
+    render_account: Render
+    status: gr.HTML
+    recipe: Recipe
+    live: gr.HTML
+    gallery: gr.HTML
+    tabs: gr.Tabs
+    draft: gr.BrowserState
+
+    @property
+    def controls(self) -> dict[str, Component]:
+        """The request's controls by name."""
+        return self.recipe.controls
+
+
+def build_page(site: Site) -> gr.Blocks:
+    """The whole page, ready to launch."""
+    i18n = translations()
+    with gr.Blocks(
+        title="Z-Image Turbo LoRA Playground",
+        analytics_enabled=False,
+        delete_cache=(3600, 24 * 3600),
+        fill_width=True,
+    ) as page:
+        with gr.Row(elem_id="header"):
+            gr.HTML("<h1>Z-Image Turbo <span>LoRA Playground</span></h1>", elem_id="brand")
+            backend = _backend_switch(site, i18n)
+            bar, render_account = account(site.runner, site.visitors, site.server_key)
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab(i18n("tab.create"), id="create"), gr.Row(elem_id="workbench"):
+                with gr.Column(elem_id="recipe", scale=0, min_width=360):
+                    status = gr.HTML("", elem_id="backend-status", apply_default_css=False)
+                    recipe = build_recipe(i18n)
+                with gr.Column(elem_id="light-table", scale=1, min_width=320):
+                    live = live_stage(site.runner, site.visitors)
+            with gr.Tab(i18n("tab.history"), id="history"):
+                gallery = history_gallery(site.runner, site.visitors)
+        draft = gr.BrowserState({}, storage_key=DRAFT, secret=DRAFT)  # nothing secret is in it
+        wiring.connect(
+            site.runner,
+            site.visitors,
+            Parts(
+                page, backend, bar, render_account, status, recipe, live, gallery, tabs, draft
+            ),
+        )
+        add_endpoints(site.runner, site.visitors, site.backend)
+    return page
+
+
+def _backend_switch(site: Site, i18n: gr.I18n) -> gr.Radio:
+    names = {"hosted": "fal", "local": "Local GPU", "demo": "Demo"}
+    return gr.Radio(
+        [(names[name], name) for name in site.runner.backends],
+        value=site.backend,
+        label=i18n("backend"),
+        elem_id="backend",
+    )

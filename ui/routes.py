@@ -1,0 +1,91 @@
+"""Our own routes beside Gradio's: image bytes for their owner, and the recipe of a dropped image.
+
+The page shows files as they are on disk; nothing passes through Gradio's cache,
+which serves without asking whose a file is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from generation.errors import InvalidRequest, NotInHistory, PlaygroundError
+from generation.events import Running
+from generation.imagefile import MAX_BYTES
+from jobs import Runner
+from ui.recipes import restore_recipe
+from ui.texts import explain
+from ui.visitor import Visitors, language
+
+FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
+NEVER = {"Cache-Control": "no-store"}
+
+
+def routes(runner: Runner, visitors: Visitors) -> list[Route]:
+    """All routes, each answering for the visitor who asks."""
+
+    async def media(request: Request) -> Response:
+        find = _preview if request.path_params.get("what") == "preview" else _original
+        try:
+            return await run_in_threadpool(find, runner, visitors.owner(request), request)
+        except (NotInHistory, OSError):
+            return Response(status_code=404, headers=NEVER)
+
+    async def live(request: Request) -> Response:
+        view = runner.board.get(request.path_params["job"], _owner_or_nobody(visitors, request))
+        preview = view.live.preview if view and isinstance(view.live, Running) else None
+        if preview is None:
+            return Response(status_code=404, headers=NEVER)
+        return Response(preview, media_type="image/jpeg", headers=NEVER)
+
+    async def recipe(request: Request) -> Response:
+        try:
+            return JSONResponse(restore_recipe(await _body(request)))
+        except PlaygroundError as exc:
+            cause, hint = explain(language(request), exc)
+            return JSONResponse({"cause": cause, "hint": hint}, status_code=422)
+
+    return [
+        Route("/media/{job}/live", live),
+        Route("/media/{job}/{index:int}", media),
+        Route("/media/{job}/{index:int}/{what}", media),
+        Route("/recipe", recipe, methods=["POST"]),
+    ]
+
+
+def _original(runner: Runner, owner: str, request: Request) -> Response:
+    job_id, index = request.path_params["job"], request.path_params["index"]
+    view = runner.view(job_id, owner)
+    if index < len(view.unsaved):
+        image = view.unsaved[index]
+        return Response(image.data, media_type=image.info.media_type, headers=NEVER)
+    path = runner.history.image_file(job_id, owner, index)
+    wants_file = "download" in request.query_params
+    return FileResponse(path, headers=FOREVER, filename=path.name if wants_file else None)
+
+
+def _preview(runner: Runner, owner: str, request: Request) -> Response:
+    find: Callable[[str, str, int], Path] = runner.history.preview_file
+    path = find(request.path_params["job"], owner, request.path_params["index"])
+    return FileResponse(path, headers=FOREVER)
+
+
+def _owner_or_nobody(visitors: Visitors, request: Request) -> str:
+    try:
+        return visitors.owner(request)
+    except NotInHistory:
+        return ""
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BYTES:
+            raise InvalidRequest(field="image", problem=f"is larger than {MAX_BYTES // 2**20} MiB")
+    return bytes(body)
