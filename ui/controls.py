@@ -16,6 +16,7 @@ from generation.parsing import bounds
 from generation.request import GenerationRequest
 
 JS_SAFE: Final = 2**53  # above this a browser rounds numbers, so they are text
+FEW: Final = 5  # so many values are quicker to pick side by side than on a slider
 
 
 def control(name: str, i18n: gr.I18n, **options: Any) -> Component:
@@ -40,8 +41,13 @@ def _component(field: FieldInfo, common: dict[str, Any]) -> Component:
         return gr.Checkbox(value=field.default, **common)
     if get_origin(kind) is Literal:
         return gr.Radio(choices=list(get_args(kind)), value=field.default, **common)
-    if kind is int and limits.get("le", JS_SAFE) < JS_SAFE:
-        return gr.Slider(limits["ge"], limits["le"], field.default, step=1, **common)
+    if kind is int and limits["le"] - limits["ge"] < FEW:
+        choices = list(range(limits["ge"], limits["le"] + 1))
+        return gr.Radio(choices=choices, value=field.default, **common)
+    if kind is int:
+        options: dict[str, Any] = {"step": 1, "buttons": []}
+        return gr.Slider(limits["ge"], limits["le"], field.default, **options, **common)
     if kind is str or limits.get("le", 0) >= JS_SAFE:
-        return gr.Textbox(value=field.default or "", **common)
+        text = "" if field.is_required() else field.default or ""
+        return gr.Textbox(value=text, **common)
     raise TypeError(f"no control for a field of type {kind!r}; make one by hand")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, get_args
 
 import gradio as gr
@@ -10,7 +11,9 @@ from gradio.components import Component
 
 from generation.request import MAX_LORAS, MAX_PROMPT, PRESET_PIXELS, ImageSizePreset
 from ui.controls import control
+from ui.markup import tag
 
+ASSETS: Final = Path(__file__).parent / "assets"
 ADVANCED: Final = (
     "num_inference_steps",
     "acceleration",
@@ -45,21 +48,24 @@ def build_recipe(i18n: gr.I18n) -> Recipe:
         "prompt",
         i18n,
         lines=5,
-        max_lines=14,
+        max_lines=12,
         info=None,
         placeholder=i18n("prompt.placeholder"),
         autofocus=True,
     )
-    gr.HTML(f'<output class="counter" data-limit="{MAX_PROMPT}"></output>', elem_id="counter")
+    gr.HTML(
+        str(tag("output", data_limit=MAX_PROMPT)),
+        elem_id="counter",
+        js_on_load=(ASSETS / "counter.js").read_text("utf-8"),
+    )
     _sizes(controls, i18n)
-    with gr.Row(elem_classes="pair"):
-        controls["num_images"] = control("num_images", i18n, info=None)
-        with gr.Row(elem_id="seed-row"):
-            controls["seed"] = control(
-                "seed", i18n, info=None, max_lines=1, placeholder=i18n("seed.random")
-            )
-            dice = gr.Button(i18n("seed.dice"), elem_id="dice", size="sm", variant="secondary")
-            lock = gr.Button(i18n("seed.keep"), elem_id="lock", size="sm", variant="secondary")
+    controls["num_images"] = control("num_images", i18n, info=None)
+    with gr.Row(elem_id="seed-row"):
+        controls["seed"] = control(
+            "seed", i18n, info=None, max_lines=1, min_width=80, placeholder=i18n("seed.random")
+        )
+        dice = gr.Button(i18n("seed.dice"), elem_id="dice", size="sm", min_width=0, scale=0)
+        lock = gr.Button(i18n("seed.keep"), elem_id="lock", size="sm", min_width=0, scale=0)
     _adapters(controls, i18n)
     with gr.Accordion(i18n("advanced"), open=False, elem_id="advanced"):
         for name in ADVANCED:
@@ -110,5 +116,5 @@ def _adapters(controls: dict[str, Component], i18n: gr.I18n) -> None:
                 )
                 controls[f"lora_{slot}_scale"] = gr.Slider(
                     0, 4, 1.0, step=0.05, label=i18n("field.scale.title"), show_label=False,
-                    elem_id=f"lora-{slot}-scale",
+                    buttons=[], elem_id=f"lora-{slot}-scale",
                 )  # fmt: skip

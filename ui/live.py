@@ -28,8 +28,7 @@ ASSETS: Final = Path(__file__).parent / "assets"
 WAIT: Final = 25.0  # seconds, below what proxies cut
 STRIP: Final = 12  # jobs in the strip
 SKELETON: Final = join(
-    tag("div", class_="stage", aria_live="polite"),
-    tag("div", class_="strip", role="group"),
+    tag("div", tag("div", class_="stage"), tag("div", class_="strip", role="group"), class_="live"),
     tag("dialog", class_="zoom"),
 )
 
@@ -58,7 +57,7 @@ def _changes(runner: Runner, visitors: Visitors) -> Callable[..., Any]:
             "epoch": runner.board.epoch,
             "since": max([since or 1, *(view.version for view in views)]),
             "jobs": [_card(view, tongue) for view in views],
-            "empty": stage.empty(tongue, format_usd(0.0067)) if not since else None,
+            "empty": stage.empty(tongue) if not since else None,
             "spent": format_usd(spent),
         }
 
@@ -68,12 +67,7 @@ def _changes(runner: Runner, visitors: Visitors) -> Callable[..., Any]:
 def _latest(runner: Runner, owner: str) -> list[JobView]:
     """What a page shows that has just been opened, oldest first."""
     jobs = runner.history.search(owner, limit=STRIP)
-    stored = [runner.board.get(job.id, owner) or _at_rest(runner, job.id, owner) for job in jobs]
-    return stored[::-1]
-
-
-def _at_rest(runner: Runner, job_id: str, owner: str) -> JobView:
-    return runner.view(job_id, owner)
+    return [runner.view(job.id, owner) for job in reversed(jobs)]
 
 
 def _visit(asked: dict[str, Any]) -> datetime:

@@ -9,7 +9,6 @@ from generation.errors import (
     KeyMissing,
     KeyRejected,
     KeyRevoked,
-    MediaBroken,
     OutcomeUnknown,
     PlaygroundError,
     RateLimited,
@@ -27,13 +26,13 @@ REQUEST_LOG = "https://fal.ai/dashboard/requests"
 EXAMPLES = ("lighthouse", "ceramics", "alley")
 
 
-def empty(language: Language, price: str) -> Html:
+def empty(language: Language) -> Html:
     """The first visit: what this is, and three prompts that run with one click."""
     cards = [
         tag(
             "button",
             tag("span", say(language, f"example.{name}"), class_="example-prompt"),
-            tag("span", say(language, "example.run", price=price), class_="example-price"),
+            tag("span", say(language, "example.run"), class_="example-run"),
             type="button",
             class_="example",
             data_prompt=say(language, f"example.{name}"),

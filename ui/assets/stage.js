@@ -92,6 +92,11 @@ function tick() {
   const now = performance.now();
   for (const clock of stage.querySelectorAll("[data-from]"))
     clock.textContent = `${((now - Number(clock.dataset.from)) / 1000).toFixed(1)} s`;
+  const price = document.querySelector("#generate")?.textContent.split("·")[1];
+  for (const run of stage.querySelectorAll(".example-run")) {
+    run.dataset.label ??= run.textContent;
+    run.textContent = price ? `${run.dataset.label} · ${price.trim()}` : run.dataset.label;
+  }
   for (const button of stage.querySelectorAll("[data-until]")) {
     const left = Math.ceil((Number(button.dataset.until) - now) / 1000);
     button.dataset.label ??= button.textContent;
