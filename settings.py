@@ -35,16 +35,10 @@ class Settings(BaseSettings):
     fal_key: SecretStr | None = Field(
         None, alias="FAL_KEY", description="Key for the hosted endpoint (fal.ai/dashboard/keys)."
     )
-    hf_token: SecretStr | None = Field(
-        None, alias="HF_TOKEN", description="Hugging Face token for private and gated adapters."
-    )
-    hf_endpoint: str = Field(
-        "https://huggingface.co", alias="HF_ENDPOINT", description="Address of the Hub."
-    )
-    backend: Literal["auto", "hosted", "local", "demo"] = Field(
+    backend: Literal["auto", "hosted", "demo"] = Field(
         "auto",
         alias="PLAYGROUND_BACKEND",
-        description="Backend chosen at start; auto: hosted with a key, else local, else demo.",
+        description="Backend chosen at start; auto: hosted with a key, else demo.",
     )
     data_dir: Path = Field(
         default_factory=default_data_dir,
@@ -60,14 +54,6 @@ class Settings(BaseSettings):
         "public" if ON_SPACE else "private",
         alias="PLAYGROUND_MODE",
         description="public keeps every visitor's history apart (the default on a Space).",
-    )
-    local_model: str = Field(
-        "Tongyi-MAI/Z-Image-Turbo",
-        alias="PLAYGROUND_LOCAL_MODEL",
-        description="Hub id or folder of the model for the local backend.",
-    )
-    local_device: Literal["auto", "cuda", "cpu"] = Field(
-        "auto", alias="PLAYGROUND_LOCAL_DEVICE", description="Where the local backend runs."
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import gradio as gr
 from gradio.data_classes import FileData
+from gradio.events import api
 from gradio.processing_utils import save_file_to_cache
 from gradio.utils import get_upload_folder
 
@@ -29,9 +30,9 @@ from ui.visitor import Visitors
 
 # What JSON can carry where the field's own type says too little or too much.
 _HINTS: Final[dict[str, Any]] = {
-    "image_size": ImageSizePreset | dict,
+    "image_size": ImageSizePreset | dict[str, Any],
     "seed": str | None,  # text: JSON numbers are rounded above 2**53 on the way
-    "loras": list[dict],
+    "loras": list[dict[str, Any]],
 }
 _MAX_ROWS: Final = 200
 
@@ -61,7 +62,7 @@ def add_endpoints(runner: Runner, visitors: Visitors, default_backend: str) -> N
 
     async def history(
         request: gr.Request, query: str = "", limit: int = 50, before: str | None = None
-    ) -> list[dict]:
+    ) -> list[dict[str, Any]]:
         """Jobs, newest first; `before` is the id of the last row of the page before."""
         with _said_plainly():
             find = runner.history.search
@@ -72,19 +73,19 @@ def add_endpoints(runner: Runner, visitors: Visitors, default_backend: str) -> N
             return [job.row() for job in jobs]
 
     anywhere: dict[str, Any] = {"queue": True, "concurrency_limit": None}
-    gr.api(
-        _with_fields(generate, {"backend": (str, "")}, tuple[list[dict], dict]),
+    api(
+        _with_fields(generate, {"backend": (str, "")}, tuple[list[dict[str, Any]], dict[str, Any]]),
         api_name="generate",
         api_description="Generate images; returns the files and a receipt. May cost money.",
         **anywhere,
     )
-    gr.api(
-        _with_fields(estimate, {}, dict),
+    api(
+        _with_fields(estimate, {}, dict[str, Any]),
         api_name="estimate_cost",
         api_description="What a request would cost on the hosted endpoint, in US dollars.",
         **anywhere,
     )
-    gr.api(history, api_name="history", **anywhere)
+    api(history, api_name="history", **anywhere)
     _add_restore()
 
 
@@ -111,9 +112,7 @@ def _add_restore() -> None:
 
 async def _finished(runner: Runner, job_id: str, owner: str) -> Job:
     """Wait for a job; its error is raised."""
-    view = runner.view(job_id, owner)
-    async for view in runner.watch(job_id, owner):
-        pass
+    view = [view async for view in runner.watch(job_id, owner)][-1]
     if view.job.state is State.STORED:
         return view.job
     if view.job.state is State.CANCELLED:
@@ -124,10 +123,8 @@ async def _finished(runner: Runner, job_id: str, owner: str) -> Job:
 def _files(runner: Runner, job: Job) -> list[dict[str, Any]]:
     """The stored images as files that a Gradio client downloads."""
     paths = [runner.history.image_file(job.id, job.owner, image.index) for image in job.images]
-    return [
-        FileData(path=save_file_to_cache(path, get_upload_folder()), orig_name=path.name).model_dump()
-        for path in paths
-    ]
+    copies = [(save_file_to_cache(path, get_upload_folder()), path.name) for path in paths]
+    return [FileData(path=copy, orig_name=name).model_dump() for copy, name in copies]
 
 
 Handler = Callable[[dict[str, Any], gr.Request], Awaitable[Any]]
@@ -141,8 +138,14 @@ def _with_fields(handler: Handler, extra: dict[str, tuple[Any, Any]], returns: A
     } | extra
     signature = inspect.Signature(
         [_parameter(name, hint, default) for name, (hint, default) in parameters.items()]
-        + [inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                             default=None, annotation=gr.Request)],  # fmt: skip
+        + [
+            inspect.Parameter(
+                "request",
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=None,
+                annotation=gr.Request,
+            )
+        ],  # fmt: skip
         return_annotation=returns,
     )
 

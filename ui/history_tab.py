@@ -118,7 +118,8 @@ def _ending(job: Job, tongue: Language) -> str:
 
 def _facts(job: Job, tongue: Language) -> str:
     width, height = job.request.pixels
-    facts = [f"{width} × {height}", f"seed {job.request.seed}", say(tongue, f"backend.{job.backend}")]
+    facts = [f"{width} × {height}", f"seed {job.request.seed}"]
+    facts.append(say(tongue, f"backend.{job.backend}"))
     facts += [f"{lora.path} × {lora.scale:g}" for lora in job.request.loras]
     return " · ".join(facts)
 
@@ -136,5 +137,3 @@ def _buttons(job: Job, tongue: Language) -> list[Html]:
             aria_pressed=str(job.favourite).lower(), aria_label=say(tongue, "action.favourite")),
         tag("button", say(tongue, "action.delete"), type="button", data_action="delete"),
     ]  # fmt: skip
-
-

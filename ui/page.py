@@ -77,11 +77,10 @@ def build_page(site: Site) -> gr.Blocks:
         wiring.connect(
             site.runner,
             site.visitors,
-            Parts(
-                page, backend, bar, render_account, status, recipe, live, gallery, tabs, draft
-            ),
+            Parts(page, backend, bar, render_account, status, recipe, live, gallery, tabs, draft),
         )
         add_endpoints(site.runner, site.visitors, site.backend)
+    assert isinstance(page, gr.Blocks)
     return page
 
 

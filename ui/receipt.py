@@ -69,7 +69,8 @@ def _timings(timings: dict[str, float]) -> str:
 
 
 def _adapter(lora: AppliedLora, language: Language) -> Html:
-    key = {True: "receipt.applied", False: "receipt.not_applied", None: "receipt.sent"}[lora.applied]
+    words = {True: "receipt.applied", False: "receipt.not_applied", None: "receipt.sent"}
+    key = words[lora.applied]
     name = lora.path if lora.file is None else f"{lora.path} · {lora.file}"
     return _term(say(language, key), f"{name} × {lora.scale:g}")
 

@@ -49,9 +49,7 @@ def _header(runner: Runner, visitors: Visitors, parts: Parts) -> None:
     def status(backend: str, request: gr.Request) -> str:
         return backend_status(runner, visitors.owner(request), backend, language(request))
 
-    def open_page(
-        backend: str, draft: dict[str, Any], request: gr.Request
-    ) -> dict[Any, Any]:
+    def open_page(backend: str, draft: dict[str, Any], request: gr.Request) -> dict[Any, Any]:
         return {
             parts.account: parts.render_account(request),
             parts.gallery: toolbar(language(request)),
@@ -88,7 +86,7 @@ def _generating(runner: Runner, visitors: Visitors, parts: Parts) -> None:
         prompt = str(event._data["prompt"])
         return *await submit(request, backend, **{**values, "prompt": prompt}), prompt
 
-    asked = {"backend": parts.backend, **parts.controls}
+    asked: dict[str, gr.blocks.Block] = {"backend": parts.backend, **parts.controls}
     outputs = [parts.recipe.notice, parts.draft]
     parts.recipe.generate.click(submit, inputs_kwargs=asked, outputs=outputs, **DIRECT)
     parts.live.example(
@@ -107,7 +105,10 @@ def _price(runner: Runner, visitors: Visitors, parts: Parts) -> None:
         amount = format_usd(cost.total) if billed else say(language(request), "free")
         return gr.update(value=f"{word} · {amount}")
 
-    inputs = {"backend": parts.backend, **{name: parts.controls[name] for name in PRICED}}
+    inputs: dict[str, Any] = {
+        "backend": parts.backend,
+        **{name: parts.controls[name] for name in PRICED},
+    }
     triggers = [component.change for component in inputs.values()]
     gr.on(
         [parts.page.load, *triggers],

@@ -1,0 +1,49 @@
+"""Gradio's launch, with everything that it leaves open closed."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+from urllib.parse import urlsplit
+
+import gradio as gr
+
+from jobs import Runner
+from ui.routes import routes
+from ui.safety import middleware
+from ui.texts import translations
+from ui.theme import STYLE, head, theme
+from ui.visitor import Visitors
+
+MAX_THREADS: Final = 1000  # also caps Gradio's async handlers, which here only wait
+
+
+def launch(page: gr.Blocks, runner: Runner, visitors: Visitors) -> None:
+    """Serve the page until the process is interrupted."""
+    page.queue(default_concurrency_limit=None)
+    page.launch(
+        theme=theme(),
+        css_paths=STYLE,
+        head=head(),
+        i18n=translations(),
+        footer_links=["api"],
+        max_threads=MAX_THREADS,
+        max_file_size="64mb",
+        run_history=False,
+        enable_monitoring=False,
+        show_error=False,
+        ssr_mode=False,
+        strict_cors=True,
+        share=False,
+        app_kwargs={
+            "routes": routes(runner, visitors),
+            "middleware": middleware(known_hosts(), public=visitors.public),
+        },
+    )
+
+
+def known_hosts() -> frozenset[str]:
+    """The names under which this page may be asked for; bare addresses always may."""
+    root = urlsplit(os.environ.get("GRADIO_ROOT_PATH", "")).hostname
+    named = (os.environ.get("GRADIO_SERVER_NAME"), os.environ.get("SPACE_HOST"), root)
+    return frozenset({"localhost", *filter(None, named)})
