@@ -7,12 +7,14 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from jobs import Runner
+from ui.early import EarlyScript
 from ui.routes import routes
 from ui.safety import middleware
 from ui.texts import translations
-from ui.theme import STYLE, head, theme
+from ui.theme import STYLE, theme
 from ui.visitor import Visitors
 
 MAX_THREADS: Final = 1000  # also caps Gradio's async handlers, which here only wait
@@ -24,7 +26,6 @@ def launch(page: gr.Blocks, runner: Runner, visitors: Visitors) -> None:
     page.launch(
         theme=theme(),
         css_paths=STYLE,
-        head=head(),
         i18n=translations(),
         footer_links=["api"],
         max_threads=MAX_THREADS,
@@ -37,7 +38,10 @@ def launch(page: gr.Blocks, runner: Runner, visitors: Visitors) -> None:
         share=False,
         app_kwargs={
             "routes": routes(runner, visitors),
-            "middleware": middleware(known_hosts(), public=visitors.public),
+            "middleware": [
+                *middleware(known_hosts(), public=visitors.public),
+                Middleware(EarlyScript),
+            ],
         },
     )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 from gradio.components import Component
+from gradio.data_classes import BlocksConfigDict
 
 from jobs import Runner
 from ui import wiring
@@ -51,10 +52,24 @@ class Parts:
         return self.recipe.controls
 
 
+class Page(gr.Blocks):
+    """Blocks whose Gradio API may carry adapters, `{"path": …}`, in its answers.
+
+    gradio_client downloads any dictionary with a path, unless the server speaks
+    sse_v2.1: then only what is marked as a file. The messages are the same.
+    """
+
+    def get_config_file(self) -> BlocksConfigDict:
+        """Gradio's configuration, with the older name of the same protocol."""
+        config = super().get_config_file()
+        config["protocol"] = "sse_v2.1"
+        return config
+
+
 def build_page(site: Site) -> gr.Blocks:
     """The whole page, ready to launch."""
     i18n = translations()
-    with gr.Blocks(
+    with Page(
         title="Z-Image Turbo LoRA Playground",
         analytics_enabled=False,
         delete_cache=(3600, 24 * 3600),
@@ -80,7 +95,7 @@ def build_page(site: Site) -> gr.Blocks:
             Parts(page, backend, bar, render_account, status, recipe, live, gallery, tabs, draft),
         )
         add_endpoints(site.runner, site.visitors, site.backend)
-    assert isinstance(page, gr.Blocks)
+    assert isinstance(page, Page)
     return page
 
 

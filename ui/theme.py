@@ -89,8 +89,3 @@ def theme() -> Base:
         shadow_drop="none",
         shadow_drop_lg="none",
     )
-
-
-def head() -> str:
-    """The script that must run before Gradio's own."""
-    return f"<script>{(ASSETS / 'head.js').read_text('utf-8')}</script>"

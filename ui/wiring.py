@@ -7,6 +7,7 @@ connection open for each of them.
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 from typing import TYPE_CHECKING, Any, Final
 
@@ -153,7 +154,7 @@ def _restoring(runner: Runner, visitors: Visitors, parts: Parts) -> None:
         return _restored(parts, job.request, language(request))
 
     def from_image(event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
-        found = event._data
+        found = json.loads(event._data["found"])
         restored = parse_request(found["request"]).request
         lost = [str(name) for name in found["not_restored"]]
         return _restored(parts, restored, language(request), lost=lost)

@@ -168,9 +168,10 @@ document.addEventListener("drop", async (event) => {
   if (!holdsFile(event)) return;
   event.preventDefault();
   const answer = await fetch("./recipe", { method: "POST", body: event.dataTransfer.files[0] });
-  const found = await answer.json();
-  if (answer.ok) trigger("dropped", found);
-  else window.playground.toast(found.cause, found.hint);
+  const found = await answer.text();
+  const { cause, hint } = JSON.parse(found);
+  if (cause) window.playground.toast(cause, hint);
+  else trigger("dropped", { found }); // as text: Gradio takes any {path} for a file of its own
 });
 
 listen();

@@ -1,4 +1,4 @@
-/* Runs before Gradio: the chosen language and theme, toasts, files dropped on the page. */
+/* Runs before Gradio: the chosen language and theme, and what the other scripts share. */
 window.playground = (() => {
   const cookie = (name) =>
     document.cookie.split("; ").find((c) => c.startsWith(`${name}=`))?.split("=")[1];
