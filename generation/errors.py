@@ -253,7 +253,7 @@ class MediaError(PlaygroundError):
 
 
 class MediaExpired(MediaError):
-    message = "The image has expired on the endpoint's storage."
+    message = "The image is no longer kept where it was made."
     hint = "Run the same recipe again: its seed is kept."
 
 
@@ -285,7 +285,7 @@ class DiskFull(StorageError):
 
 class DatabaseBusy(StorageError):
     message = "The history database is locked by another program."
-    hint = "Close it and generate again; nothing was sent."
+    hint = "Close it, then generate again; nothing is sent while it is locked."
 
 
 class DataFolderInUse(StorageError):

@@ -31,7 +31,7 @@ class ImageFile(_Answer):
     content_type: str | None = None
     file_name: str | None = None
     file_size: int | None = None
-    data: bytes | None = Field(None, exclude=True, repr=False)
+    data: bytes | None = Field(default=None, exclude=True, repr=False)
 
 
 class AppliedLora(_Answer):

@@ -61,17 +61,17 @@ async function act(action, card, button) {
   if (action === "favourite")
     button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
   if (action === "delete") {
-    card.hidden = true;
-    deleted = card;
+    card.remove();
+    deleted = job;
     part("deleted").hidden = false;
     part("undo").focus();
   }
 }
 
 async function undo() {
-  await server.act({ action: "undelete", job: deleted.dataset.job });
-  deleted.hidden = false;
+  await server.act({ action: "undelete", job: deleted });
   part("deleted").hidden = true;
+  load();
 }
 
 new IntersectionObserver((entries) => {
