@@ -14,7 +14,7 @@ from ui.early import EarlyScript
 from ui.routes import routes
 from ui.safety import middleware
 from ui.texts import translations
-from ui.theme import STYLE, theme
+from ui.theme import ASSETS, STYLE, theme
 from ui.visitor import Visitors
 
 MAX_THREADS: Final = 1000  # also caps Gradio's async handlers, which here only wait
@@ -26,6 +26,7 @@ def launch(page: gr.Blocks, runner: Runner, visitors: Visitors) -> None:
     page.launch(
         theme=theme(),
         css_paths=STYLE,
+        favicon_path=ASSETS / "favicon.png",
         i18n=translations(),
         footer_links=["api"],
         max_threads=MAX_THREADS,

@@ -265,15 +265,15 @@ def _actions(view: JobView, language: Language) -> Html | None:
         "div",
         *downloads,
         _button("restore", say(language, "action.restore")),
-        _button("vary", say(language, "action.vary", price=_price(job.request, view))),
+        _button("vary", say(language, "action.vary", price=_price(job.request, view, language))),
         _button("favourite", say(language, "action.favourite"), pressed=job.favourite),
         class_="actions",
     )
 
 
-def _price(request: GenerationRequest, view: JobView) -> str:
+def _price(request: GenerationRequest, view: JobView, language: Language) -> str:
     billed = view.job.receipt is not None and view.job.receipt.cost_usd > 0
-    return format_usd(estimate_cost(request).total) if billed else "$0"
+    return format_usd(estimate_cost(request).total) if billed else say(language, "free")
 
 
 def _button(

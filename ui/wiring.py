@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import gradio as gr
 
+from backends.base import Capabilities
 from generation.errors import PlaygroundError
 from generation.parsing import parse_request
 from generation.pricing import estimate_cost, format_usd
-from generation.request import GenerationRequest
+from generation.request import MAX_LORAS, GenerationRequest
 from jobs import Runner
+from ui.create import ADVANCED
 from ui.header import backend_status
 from ui.history_tab import toolbar
 from ui.markup import tag
@@ -66,9 +68,36 @@ def _header(runner: Runner, visitors: Visitors, parts: Parts) -> None:
     )
     for changed in (parts.backend.change, parts.account.changed):
         changed(status, inputs=parts.backend, outputs=parts.status, **DIRECT)
+
+    def abilities(backend: str, request: gr.Request) -> dict[Any, Any]:
+        able = runner.capabilities(backend, visitors.owner(request))
+        return _greyed_out(parts, able, backend, language(request))
+
+    gr.on(
+        [parts.page.load, parts.backend.change],
+        abilities,
+        inputs=parts.backend,
+        outputs=list(parts.controls.values()),
+        **DIRECT,
+    )
     parts.account.language(
         lambda **values: values, inputs_kwargs=parts.controls, outputs=parts.draft, **DIRECT
     ).then(None, js="() => window.playground.switchLanguage()", **DIRECT)
+
+
+def _greyed_out(parts: Parts, able: Capabilities, backend: str, tongue: Language) -> dict[Any, Any]:
+    """What the backend can't do stays on the page, off, with the reason."""
+    low, high = able.lora_scale
+    updates: dict[Any, Any] = {
+        parts.controls[f"lora_{slot}_scale"]: gr.update(minimum=low, maximum=high)
+        for slot in range(MAX_LORAS)
+    }
+    for name in ADVANCED:
+        on = name in able.fields
+        facts = {"backend": say(tongue, f"backend.{backend}")}
+        reason = say(tongue, f"field.{name}.description") if on else say(tongue, "unable", **facts)
+        updates[parts.controls[name]] = gr.update(interactive=on, info=reason)
+    return updates
 
 
 def _generating(runner: Runner, visitors: Visitors, parts: Parts) -> None:
