@@ -12,7 +12,7 @@ from backends.registry import available, choose
 from generation.errors import PlaygroundError
 from history.store import History
 from jobs import Runner
-from settings import Settings, help_text
+from settings import VERSION, Settings, help_text
 from ui.launch import launch
 from ui.page import Site, build_page
 from ui.visitor import Visitors
@@ -39,7 +39,10 @@ def main() -> None:
 
 def serve(settings: Settings) -> None:
     """Open the data folder, take up unfinished jobs, show the page."""
-    with History.open(settings.data_dir, settings.database_url) as history:
+    data_dir, database_url = settings.data_dir, settings.database_url
+    with History.open(data_dir, database_url, app_version=VERSION) as history:
+        if history.notice:
+            print(history.notice, file=sys.stderr)
         runner = Runner(history, available(settings))
         visitors = Visitors(settings.mode)
         runner.start()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-ON_SPACE = "SPACE_ID" in os.environ  # set by Hugging Face in every Space
+VERSION: Final = "0.1.0"
+ON_SPACE: Final = "SPACE_ID" in os.environ  # set by Hugging Face in every Space
 
 
 def default_data_dir() -> Path:

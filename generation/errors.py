@@ -32,6 +32,8 @@
     │   ├── DiskFull
     │   ├── DatabaseBusy
     │   ├── DataFolderInUse     another playground owns the folder
+    │   ├── DataFolderUnusable  it can't be made or written
+    │   ├── DatabaseNewer       a newer playground wrote it
     │   └── NotInHistory        no such job for this visitor
     └── RecipeMissing           a dropped image holds no recipe
 
@@ -79,9 +81,12 @@ class PlaygroundError(Exception):
 
     @staticmethod
     def from_record(record: ErrorRecord) -> PlaygroundError:
-        """Rebuild an error from the journal; an unknown type becomes the base."""
+        """Rebuild an error from the journal; what an older version wrote may become the base."""
         kinds = {kind.__name__: kind for kind in PlaygroundError.tree()}
-        return kinds.get(record["type"], PlaygroundError)(**record["facts"])
+        try:
+            return kinds[record["type"]](**record["facts"])
+        except KeyError:  # an unknown type, or a fact that its texts have gained since
+            return PlaygroundError(**record["facts"])
 
     @classmethod
     def tree(cls) -> list[type[PlaygroundError]]:
@@ -277,6 +282,9 @@ class MediaRefused(MediaError):
 class StorageError(PlaygroundError):
     """The playground's own data folder."""
 
+    message = "The history can't be read or written."
+    hint = "Check the data folder's disk and permissions, then try again."
+
 
 class DiskFull(StorageError):
     message = "The disk is full."
@@ -293,6 +301,18 @@ class DataFolderInUse(StorageError):
 
     message = "Another playground is using the data folder {folder}."
     hint = "Close it, or set PLAYGROUND_DATA_DIR to another folder."
+
+
+class DataFolderUnusable(StorageError):
+    """Facts: `folder` and `reason`."""
+
+    message = "The data folder {folder} can't be used: {reason}."
+    hint = "Make it writable, or set PLAYGROUND_DATA_DIR to another folder."
+
+
+class DatabaseNewer(StorageError):
+    message = "A newer version of the playground wrote this history."
+    hint = "Update the playground, or set PLAYGROUND_DATA_DIR to another folder."
 
 
 class NotInHistory(StorageError):

@@ -44,6 +44,7 @@ Acceleration = Literal["none", "regular", "high"]
 
 # C0 and C1 controls but tab and line feed: invisible, and some of them end strings elsewhere.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_ADDRESS = re.compile(r"https://[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}")
 
 
@@ -75,9 +76,7 @@ def _exact_integer(value: Any) -> Any:
 
 def _lora_path(path: str) -> str:
     path = path.strip()
-    if path.startswith("https://") and len(path) > len("https://"):
-        return path
-    if _HUB_ID.fullmatch(path) and ".." not in path:
+    if _ADDRESS.fullmatch(path) or (_HUB_ID.fullmatch(path) and ".." not in path):
         return path
     raise ValueError("must be a Hugging Face id such as owner/name, or an https address")
 

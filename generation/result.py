@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from generation.imagefile import ImageInfo
 from generation.pricing import cost_of_units, estimate_cost
@@ -53,7 +53,7 @@ class GenerationResult(_Answer):
     """
 
     images: tuple[ImageFile, ...]
-    timings: dict[str, float] = {}
+    timings: dict[str, FiniteFloat] = {}
     seed: int
     has_nsfw_concepts: tuple[bool, ...] = ()
     prompt: str = ""

@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, m
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from generation.errors import DatabaseBusy, DiskFull, StorageError
+from generation.errors import DatabaseBusy, DatabaseNewer, DiskFull, StorageError
 from history.schema import REVISION
 
 FILE_NAME: Final = "history.sqlite3"
@@ -78,7 +78,8 @@ def open_engine(url: URL, busy_timeout: float = BUSY_TIMEOUT) -> Engine:
     """An engine whose database is at the newest revision.
 
     Raises:
-        StorageError: it can't be opened, or a newer playground wrote it.
+        StorageError: it can't be opened.
+        DatabaseNewer: a newer playground wrote it.
     """
     options: dict[str, Any] = {"pool_timeout": busy_timeout}
     if _is_sqlite(url):
@@ -140,7 +141,7 @@ def _upgrade(connection: Connection) -> None:
     try:
         command.upgrade(config, "head")
     except CommandError as exc:  # a revision that isn't ours: written by a newer playground
-        raise StorageError from exc
+        raise DatabaseNewer from exc
 
 
 # -- a damaged file ------------------------------------------------------------

@@ -199,17 +199,10 @@ def _job(row: Row[Any]) -> Job:
         updated=row.updated,
         handle=row.handle,
         result=row.result and GenerationResult.model_validate(row.result),
-        error=row.error and _error(row.error),
+        error=row.error and PlaygroundError.from_record(row.error),
         notices=tuple(row.notices),
         receipt=row.receipt and Receipt.model_validate(row.receipt),
         images=tuple(StoredImage(**image) for image in row.images),
         favourite=row.favourite,
         cancel_requested=row.cancel_requested,
     )
-
-
-def _error(record: Any) -> PlaygroundError:
-    try:
-        return PlaygroundError.from_record(record)
-    except LookupError:  # a template asks for a fact that an older version didn't keep
-        return PlaygroundError(**record["facts"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from generation.errors import DataFolderInUse
+from generation.errors import DataFolderInUse, DataFolderUnusable
 
 
 def take_lease(folder: Path) -> FileLock:
@@ -14,12 +14,21 @@ def take_lease(folder: Path) -> FileLock:
 
     Raises:
         DataFolderInUse: another playground has it.
+        DataFolderUnusable: it can't be made or written.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return _lock(folder)
+    except OSError as exc:
+        reason = exc.strerror or type(exc).__name__
+        raise DataFolderUnusable(folder=str(folder), reason=reason) from exc
+
+
+def _lock(folder: Path) -> FileLock:
     # Not per thread: `History.close` may run in another one.
     lease = FileLock(folder / "playground.lock", thread_local=False)
     try:
         lease.acquire(blocking=False)
-    except Timeout as exc:
+    except Timeout as exc:  # an OSError too, hence raised as ours at once
         raise DataFolderInUse(folder=str(folder)) from exc
     return lease

@@ -43,6 +43,7 @@ def add_endpoints(runner: Runner, visitors: Visitors, default_backend: str) -> N
     async def generate(values: dict[str, Any], request: gr.Request) -> tuple[list[Any], Any]:
         backend = values.pop("backend") or default_backend
         with _said_plainly():
+            _check("backend", isinstance(backend, str), "must be the name of a backend")
             owner = visitors.owner(request)
             parsed = parse_request(values)
             job = await asyncio.to_thread(runner.submit, parsed, owner, backend)
@@ -67,8 +68,10 @@ def add_endpoints(runner: Runner, visitors: Visitors, default_backend: str) -> N
         with _said_plainly():
             find = runner.history.search
             owner = visitors.owner(request)
-            if not 1 <= limit <= _MAX_ROWS:
-                raise InvalidRequest(field="limit", problem=f"must be between 1 and {_MAX_ROWS}")
+            _check("query", isinstance(query, str), "must be text")
+            _check("before", isinstance(before, str | None), "must be the id of a row")
+            in_range = isinstance(limit, int) and 1 <= limit <= _MAX_ROWS
+            _check("limit", in_range, f"must be a whole number between 1 and {_MAX_ROWS}")
             jobs = await asyncio.to_thread(find, owner, query, limit=limit, before=before or None)
             return [job.row() for job in jobs]
 
@@ -108,6 +111,12 @@ def _add_restore() -> None:
         api_description="The request that an image carries, ours or another tool's.",
         show_progress="hidden",
     )
+
+
+def _check(field: str, is_good: bool, problem: str) -> None:
+    """For what isn't part of a request; JSON brings any type, whatever a signature says."""
+    if not is_good:
+        raise InvalidRequest(field=field, problem=problem)
 
 
 async def _finished(runner: Runner, job_id: str, owner: str) -> Job:

@@ -96,7 +96,7 @@ def _key_dialog(tongue: Language, has_key: bool) -> Html:
     )
 
 
-def backend_status(runner: Runner, owner: str, backend: str, tongue: Language) -> str:
+def backend_status(runner: Runner, owner: str, backend: str, tongue: Language) -> Html:
     """Why the chosen backend isn't ready, or what it is."""
     problem: PlaygroundError | None = runner.capabilities(backend, owner).problem
     if problem is None:

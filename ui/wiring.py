@@ -22,7 +22,7 @@ from jobs import Runner
 from ui.create import ADVANCED
 from ui.header import backend_status
 from ui.history_tab import toolbar
-from ui.markup import tag
+from ui.markup import join, tag
 from ui.recipes import control_values, request_values
 from ui.texts import Language, explain, say
 from ui.visitor import Visitors, language
@@ -50,20 +50,28 @@ def connect(runner: Runner, visitors: Visitors, parts: Parts) -> None:
 
 def _header(runner: Runner, visitors: Visitors, parts: Parts) -> None:
     def status(backend: str, request: gr.Request) -> str:
-        return backend_status(runner, visitors.owner(request), backend, language(request))
+        words = backend_status(runner, visitors.owner(request), backend, language(request))
+        return join(words, tag("p", runner.history.notice) if runner.history.notice else None)
 
     def open_page(backend: str, draft: dict[str, Any], request: gr.Request) -> dict[Any, Any]:
         return {
             parts.account: parts.render_account(request),
             parts.gallery: toolbar(language(request)),
             parts.status: status(backend, request),
+            parts.recipe.notice: _word_from_the_start(runner.history.notice),
             **_fill(parts, _usable_draft(draft)),
         }
 
     parts.page.load(
         open_page,
         inputs=[parts.backend, parts.draft],
-        outputs=[parts.account, parts.gallery, parts.status, *parts.controls.values()],
+        outputs=[
+            parts.account,
+            parts.gallery,
+            parts.status,
+            parts.recipe.notice,
+            *parts.controls.values(),
+        ],
         **DIRECT,
     )
     for changed in (parts.backend.change, parts.account.changed):
@@ -223,6 +231,11 @@ def _usable_draft(draft: Any) -> dict[str, Any]:
     except (PlaygroundError, KeyError, TypeError):
         return {}
     return values | {"prompt": draft.get("prompt") or ""}
+
+
+def _word_from_the_start(notice: str | None) -> str:
+    """What happened while the history was opened, such as a damaged database set aside."""
+    return tag("p", notice, class_="notice", role="status") if notice else ""
 
 
 def notice(tongue: Language, error: PlaygroundError) -> str:

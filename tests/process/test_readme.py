@@ -36,14 +36,15 @@ def test_the_first_command_sets_everything_up_and_serves(tmp_path: Path) -> None
     """In a fresh folder, with an empty environment, without key, GPU or torch."""
     clone = copy_of_the_repository(tmp_path / "clone")
     port = free_port()
-    environment = clean_environment(tmp_path, {"GRADIO_SERVER_PORT": str(port)})
-    pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    own = clean_environment(tmp_path, {"GRADIO_SERVER_PORT": str(port)})
+    own["HOME"] = os.environ.get("HOME", "/")  # pip's own settings
+    pip = {name: value for name, value in os.environ.items() if "pip" in name.lower()}
     log_path = tmp_path / "log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             ["bash", "-ec", BASH[0]],
             cwd=clone,
-            env=environment | pip,
+            env=pip | own,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
