@@ -1,7 +1,7 @@
 """The image files: whole or not there at all.
 
     images/2026-11/{job id}-{index}.png      as made, plus the recipe
-    previews/2026-11/{job id}-{index}.webp   long side 512 pixels at most
+    previews/2026-11/{job id}-{index}.webp   long side 512 pixels at most, made when first seen
 
 A month has its folder so that none grows without end.
 """

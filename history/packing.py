@@ -1,27 +1,20 @@
-"""Images made ready for the disk: the recipe inside, hashed, with a preview."""
+"""Images made ready for the disk: the recipe inside, hashed."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 from generation.imagefile import CheckedImage
 from generation.result import Receipt
-from history.files import image_name, preview_name, preview_of
+from history.files import image_name
 from history.metadata import embed_recipe, make_recipe
 from history.records import Job, StoredImage
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """An image of a job, and its files: names below the data folder with their bytes."""
-
-    record: StoredImage
-    files: tuple[tuple[str, bytes], ...]
-
-
-def pack(job: Job, index: int, image: CheckedImage, receipt: Receipt, app_version: str) -> Packed:
-    """One image, its pixels untouched."""
+def pack(
+    job: Job, index: int, image: CheckedImage, receipt: Receipt, app_version: str
+) -> tuple[StoredImage, bytes]:
+    """One image as it will lie in its file, its pixels untouched, and the record of it."""
     recipe = make_recipe(job.request, receipt, index=index, app_version=app_version)
     data = embed_recipe(image.data, recipe)
     flags = receipt.has_nsfw_concepts
@@ -35,7 +28,4 @@ def pack(job: Job, index: int, image: CheckedImage, receipt: Receipt, app_versio
         flagged=index < len(flags) and flags[index],
         size_bytes=len(data),
     )
-    files = [(record.file, data)]
-    if preview := preview_of(image.data):
-        files.append((preview_name(job.id, job.created, index), preview))
-    return Packed(record, tuple(files))
+    return record, data

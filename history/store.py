@@ -6,7 +6,7 @@ import re
 import shutil
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +27,7 @@ from history.database import (
     storage_faults,
     url_of,
 )
-from history.files import ImageFolder, preview_name
+from history.files import ImageFolder, preview_name, preview_of
 from history.lease import take_lease
 from history.packing import pack
 from history.records import IllegalTransition, Job, State
@@ -60,7 +60,8 @@ class History(JobSteps):
         super().__init__(rows.Journal(engine))
         self._ids = rows.Ids(self._journal.newest_id())
         self._images = ImageFolder(folder)
-        self._files = threading.Lock()  # held by whoever changes files
+        self._files = threading.Lock()  # held by whoever removes files or forbids it
+        self._writers = [threading.Lock() for _ in range(16)]
 
     @classmethod
     def open(
@@ -160,12 +161,12 @@ class History(JobSteps):
             pack(job, index, image, receipt, self._app_version)
             for index, image in enumerate(images)
         ]
-        with self._files, storage_faults():
+        with self._writing(job_id), storage_faults():
             job = self._known(job_id)
             if job.state is not State.COMPLETED:
                 return self._already_stored(job)
-            self._images.write(file for one in packed for file in one.files)
-            columns = stored_columns([one.record for one in packed], receipt, job.result)
+            self._images.write((record.file, data) for record, data in packed)
+            columns = stored_columns([record for record, _ in packed], receipt, job.result)
             stored = self._journal.change(job_id, rows.in_state(State.COMPLETED), **columns)
         return stored or self._refuse(job_id, "storing its images")
 
@@ -257,10 +258,21 @@ class History(JobSteps):
         raise NotInHistory
 
     def preview_file(self, job_id: str, owner: str, index: int) -> Path:
-        """A small WebP of one image (long side 512 pixels at most), or the image itself."""
-        job = self.get(job_id, owner)
-        preview = self._images.path(preview_name(job.id, job.created, index))
-        return preview if preview.is_file() else self.image_file(job_id, owner, index)
+        """A small WebP of one image (long side 512 pixels at most), or the image itself.
+
+        Made when it is first asked for: nobody waits for it before the image is there.
+        """
+        image = self.image_file(job_id, owner, index)
+        name = preview_name(job_id, self.get(job_id, owner).created, index)
+        preview = self._images.path(name)
+        with self._writing(job_id), suppress(OSError):  # a full disk: then the image serves
+            if not preview.is_file() and (small := preview_of(image.read_bytes())):
+                self._images.write([(name, small)])
+        return preview if preview.is_file() else image
+
+    def _writing(self, job_id: str) -> threading.Lock:
+        """Held by who writes files of a job, so that two never write one; others go on."""
+        return self._writers[hash(job_id) % len(self._writers)]
 
 
 def _id(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -130,9 +131,25 @@ def test_every_kind_of_png_has_a_preview(history: History, mode: str) -> None:
     assert Image.open(history.preview_file(job.id, ME, 0)).size == (40, 30)
 
 
-def test_without_its_preview_an_image_is_its_own(history: History) -> None:
+def test_a_preview_is_made_once_when_it_is_first_asked_for(
+    history: History, tmp_path: Path
+) -> None:
     job = made(history)
-    history.preview_file(job.id, ME, 0).unlink()
+    assert list((tmp_path / "data").rglob("previews/*/*")) == []
+    first = history.preview_file(job.id, ME, 0)
+    made_at = first.stat().st_mtime_ns
+    assert history.preview_file(job.id, ME, 0) == first
+    assert first.stat().st_mtime_ns == made_at
+
+
+def test_on_a_full_disk_an_image_is_its_own_preview(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    job = made(history)
+    monkeypatch.setattr("os.fsync", fail)
     assert history.preview_file(job.id, ME, 0) == history.image_file(job.id, ME, 0)
 
 
@@ -154,7 +171,7 @@ def test_storing_twice_makes_one_set_of_files(history: History, tmp_path: Path) 
     again = history.store(job.id, [check_image(encoded("red"))], job.receipt)
     assert again == job
     assert sorted((tmp_path / "data").rglob("*-0.*")) == files
-    assert len(files) == 2  # the image and its preview
+    assert len(files) == 1
 
 
 def test_images_inside_the_answer_leave_the_journal_once_they_are_files(history: History) -> None:
