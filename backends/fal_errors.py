@@ -10,7 +10,8 @@ import email.utils
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import httpx
@@ -19,6 +20,8 @@ from generation.errors import (
     BalanceExhausted,
     ContentRefused,
     Fact,
+    JobCancelled,
+    JobError,
     JobFailed,
     KeyRejected,
     ModelUnavailable,
@@ -31,6 +34,9 @@ from generation.errors import (
 )
 
 MAX_WAIT: Final = 300  # seconds; an absurd Retry-After must not park a page for a year
+PIECE: Final = 8  # characters of a key that are no coincidence
+
+CANCELLED: Final = "client_cancelled"  # the type of a job that somebody cancelled
 
 # Failures of fal's own machines: "5xx is not charged".
 NOT_CHARGED: Final = frozenset(
@@ -81,16 +87,21 @@ def refusal(status: int, detail: Any, headers: Mapping[str, str]) -> Refused:
 
 
 def retry_after(headers: Mapping[str, str]) -> int:
-    """Whole seconds to wait by the Retry-After header, between 1 and MAX_WAIT."""
+    """Whole seconds to wait by the Retry-After header, between 1 and MAX_WAIT.
+
+    A date counts from the answer's own date: two clocks may be a day apart.
+    """
     text = headers.get("retry-after", "").strip()
-    seconds = _seconds(text)
+    seconds = _seconds(text, since=_timestamp(headers.get("date", "")))
     if not math.isfinite(seconds):
         return MAX_WAIT
     return max(1, min(MAX_WAIT, math.ceil(seconds)))
 
 
-def job_failed(error: str, error_type: str | None) -> JobFailed:
+def job_failed(error: str, error_type: str | None) -> JobError:
     """A COMPLETED status that carries an error."""
+    if error_type == CANCELLED:
+        return JobCancelled()
     billing = "not charged" if error_type in NOT_CHARGED else "may be billed"
     return JobFailed(reason=_short(error or error_type or "no reason given"), billing=billing)
 
@@ -102,15 +113,40 @@ def reason_of(detail: Any) -> str:
     return _short(str(detail)) if detail else "no reason given"
 
 
-def _seconds(text: str) -> float:
+@contextmanager
+def unsaid(key: str) -> Iterator[None]:
+    """Keep `key` out of errors, which are shown and written down: an answer may quote it."""
+    try:
+        yield
+    except PlaygroundError as exc:
+        facts = {name: _unless_quoted(key, fact) for name, fact in exc.facts.items()}
+        if facts == exc.facts:
+            raise
+        raise type(exc)(**facts) from exc.__cause__
+
+
+def _unless_quoted(key: str, fact: Fact) -> Fact:
+    pieces = (key[at : at + PIECE] for at in range(len(key) - PIECE + 1))
+    if isinstance(fact, str) and any(piece in fact for piece in pieces):
+        return "its answer quoted the key and isn't shown"
+    return fact
+
+
+def _seconds(text: str, since: float | None) -> float:
     try:
         return float(text) if text else 1.0
     except ValueError:
         pass
+    moment = _timestamp(text)
+    return 1.0 if moment is None else moment - (time.time() if since is None else since)
+
+
+def _timestamp(date: str) -> float | None:
+    """Seconds since 1970 of an HTTP date."""
     try:
-        return email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+        return email.utils.parsedate_to_datetime(date).timestamp()
     except (ValueError, OverflowError, OSError):
-        return 1.0
+        return None
 
 
 def _rejected(detail: Any, facts: dict[str, Fact]) -> Refused:
@@ -118,8 +154,13 @@ def _rejected(detail: Any, facts: dict[str, Fact]) -> Refused:
     first = first if isinstance(first, dict) else {}
     if first.get("type") == "content_policy_violation":
         return ContentRefused(**facts)
-    loc = [str(part) for part in first.get("loc") or ["request"] if part != "body"]
-    return RequestRejected(**facts, field=".".join(loc) or "the request")
+    return RequestRejected(**facts, field=_field(first.get("loc")))
+
+
+def _field(loc: Any) -> str:
+    """The dotted wire name of a location such as ["body", "loras", 0, "path"]."""
+    parts = loc if isinstance(loc, list) else [loc]
+    return ".".join(str(part) for part in parts if part not in (None, "body")) or "the request"
 
 
 def _is_balance(reason: str) -> bool:

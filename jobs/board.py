@@ -23,15 +23,20 @@ REMEMBERED: Final = 600.0  # seconds that a settled job stays here for late watc
 class JobView:
     """A job as a watcher sees it: the journal's row, and what is live about it.
 
-    `problem` says why it waits or ended badly. `unsaved` are images that are
-    here but not on disk yet. `version` grows with every change of any job;
-    `changed` is the monotonic time of the last one, in seconds.
+    `problem` says why it waits or ended badly. `retrying`: the journal doesn't
+    take a change yet, and the job goes on by itself once it does. `unconfirmed`:
+    the last request to cancel got no clear answer, and may be asked again.
+    `unsaved` are images that are here but not on disk yet. `version` grows with
+    every change of any job; `changed` is the monotonic time of the last one, in
+    seconds.
     """
 
     job: Job
     live: Queued | Running | None = None
     problem: PlaygroundError | None = None
     cancelling: bool = False
+    unconfirmed: bool = False
+    retrying: bool = False
     unsaved: tuple[CheckedImage, ...] = ()
     version: int = 0
     changed: float = 0.0
@@ -39,11 +44,11 @@ class JobView:
     @property
     def settled(self) -> bool:
         """Nothing changes any more unless a person does something."""
-        return self.job.state.is_final or (self.problem is not None and not self.unsaved)
+        return self.job.state.is_final or (self.problem is not None and not self.retrying)
 
 
 class Board:
-    """The newest view of each job in flight. One thread writes, any may read and wait."""
+    """The newest view of each job in flight. Any thread may write, read and wait."""
 
     def __init__(self) -> None:
         self.epoch = secrets.token_hex(8)  # versions count from here; another process, other counts
@@ -97,6 +102,7 @@ class Board:
             self._watchers.discard(watcher)
 
     def _forget_before(self, moment: float) -> None:
-        old = [v.job.id for v in self._views.values() if v.settled and v.changed < moment]
-        for job_id in old:
-            del self._views[job_id]
+        views = tuple(self._views.values())  # in one step: another thread may add one meanwhile
+        for view in views:
+            if view.settled and view.changed < moment:
+                self._views.pop(view.job.id, None)

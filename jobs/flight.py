@@ -12,7 +12,9 @@ from typing import Any, Final, TypeVar
 
 from backends.base import Backend, CancelOutcome, Resources
 from generation.errors import (
+    JobCancelled,
     JobError,
+    JobFailed,
     JobOverdue,
     KeyMissing,
     KeyRevoked,
@@ -57,32 +59,49 @@ class Flight:
         self._board = board
         self._disk = disk
         self._cancelling: asyncio.Task[CancelOutcome] | None = None
-        self.view = board.show(JobView(job, cancelling=job.cancel_requested))
-        self.task = asyncio.create_task(self._run(), name=job.id)
+        self._ending = False  # a result or an error is here: too late to stop
+        self.view = board.show(JobView(job))
         self.detached = False
+        self.over = False
+        """Nothing more happens in this flight; the job itself may wait for its visitor."""
+        self.task = asyncio.create_task(self._run(), name=job.id)
 
     @property
     def posting(self) -> bool:
         """A paid post is on its way: cut off now, its outcome would be unknown."""
         return self.view.job.state is State.SUBMITTING and self._billed
 
+    @property
+    def about_to_post(self) -> bool:
+        """A paid post is on its way or next: cut off now, it may never be known whether it was."""
+        begun = self.view.job.state in (State.INTENT, State.SUBMITTING)
+        return begun and self._billed and not self.over
+
     def detach(self) -> None:
         """Stop following without a word to the backend."""
         self.detached = True
         self.task.cancel()
+        if self._cancelling is not None:
+            self._cancelling.cancel()
 
     async def cancel(self) -> CancelOutcome:
         """Ask for the work to end; asking again while that is under way is asking once."""
+        return await asyncio.shield(self.begin_cancel())
+
+    def begin_cancel(self) -> asyncio.Task[CancelOutcome]:
+        """`cancel`, without waiting for what comes of it."""
         if self._cancelling is None:
             self._cancelling = asyncio.create_task(self._cancel())
-        return await asyncio.shield(self._cancelling)
+        return self._cancelling
 
     # -- following -------------------------------------------------------------
 
     async def _run(self) -> None:
         try:
-            if self.view.job.result is not None:
-                await self._bring_home(self.view.job.result)
+            job = self.view.job
+            # By its state: a job that is checked again may hold the result of an earlier try.
+            if job.state is State.COMPLETED and job.result is not None:
+                await self._bring_home(job.result)
             else:
                 await self._follow()
         except asyncio.CancelledError:
@@ -92,7 +111,13 @@ class Flight:
             await self._failed(exc)
         except Exception as exc:
             log.exception("job %s", self.view.job.id)
-            await self._failed(OutcomeUnknown(reason=type(exc).__name__))
+            await self._failed(self._unexpected(type(exc).__name__))
+
+    def _unexpected(self, reason: str) -> PlaygroundError:
+        """A mistake of ours: with a paid post under way, its outcome is unknown."""
+        if self._billed:
+            return OutcomeUnknown(reason=reason)
+        return JobFailed(reason=reason, billing="not charged")
 
     async def _follow(self) -> None:
         async with aclosing(await self._events()) as events:  # type: ignore[type-var]
@@ -114,6 +139,7 @@ class Flight:
             if self.view.cancelling:  # asked for while the post was on its way
                 self._cancelling = asyncio.create_task(self._cancel())
         elif isinstance(event, Finished):
+            self._ending = True
             await self._commit(State.COMPLETED, result=event.result)
             # This one, not the journal's: bytes that came with it are not journaled.
             await self._bring_home(event.result)
@@ -134,7 +160,7 @@ class Flight:
         )
         self._show(unsaved=images)
         job = await self._insist(partial(self._history.store, job.id, images, receipt))
-        self._show(job=job, live=None, problem=None, cancelling=False, unsaved=())
+        self._settle(job=job, problem=None, unsaved=())
 
     async def _fetch_all(
         self, result: GenerationResult
@@ -159,41 +185,63 @@ class Flight:
     # -- ending ----------------------------------------------------------------
 
     async def _failed(self, error: PlaygroundError) -> None:
+        self._ending = True
         state = self.view.job.state
         if isinstance(error, HELD) and state in (State.SUBMITTED, State.COMPLETED):
             await self._insist(partial(self._history.note, self.view.job.id, error))
-            self._show(problem=error, cancelling=False)
+            self._settle(problem=error)
         elif isinstance(error, OutcomeUnknown) and state is not State.SUBMITTING:
-            self._show(problem=error)  # with a handle nothing is lost: it can be checked again
+            self._settle(problem=error)  # with a handle nothing is lost: it can be checked again
         elif isinstance(error, OutcomeUnknown):
             await self._end(State.UNKNOWN, error)
-        elif self.view.cancelling and isinstance(error, JobError):
+        elif isinstance(error, JobCancelled) or (
+            self.view.cancelling and isinstance(error, JobError)
+        ):
             await self._end(State.CANCELLED)
         else:
             await self._end(State.FAILED, error)
 
     async def _end(self, state: State, error: PlaygroundError | None = None) -> None:
         change = partial(self._history.advance, self.view.job.id, state, error=error)
+        job = self.view.job
         with suppress(StorageError):  # shown all the same; the next start decides again
-            self._show(job=await self._journal(change))
-        self._show(live=None, problem=error, cancelling=False)
+            job = await self._journal(change)
+        self._settle(job=job, problem=error)
+
+    def _settle(self, **changes: Any) -> None:
+        """Show how this flight ends: the last word, after which another one may take up the job."""
+        self.over = True
+        self._show(live=None, cancelling=False, **changes)
 
     async def _cancel(self) -> CancelOutcome:
-        await self._journal(partial(self._history.request_cancel, self.view.job.id))
-        self._show(cancelling=True)
+        with suppress(StorageError):  # a full disk is no reason to go on paying
+            await self._journal(partial(self._history.request_cancel, self.view.job.id))
+        if not self.over:
+            self._show(cancelling=True, unconfirmed=False)
+        outcome = await self._ask_to_end()
+        unconfirmed = outcome is CancelOutcome.UNCONFIRMED
+        if unconfirmed:
+            self._cancelling = None  # may be asked again
+        if outcome is not CancelOutcome.REQUESTED and not self.over:
+            self._show(cancelling=False, unconfirmed=unconfirmed)
+        return outcome
+
+    async def _ask_to_end(self) -> CancelOutcome:
         handle = self.view.job.handle
         if handle is None:
             return await self._stop_unsubmitted()
-        outcome = await self._backend.cancel(handle, self._resources)
+        try:
+            outcome = await self._backend.cancel(handle, self._resources)
+        except PlaygroundError:  # no key, or an address that isn't followed: nobody was asked
+            return CancelOutcome.UNCONFIRMED
         if outcome is CancelOutcome.REQUESTED:
             await self._last_call()
-        elif outcome is CancelOutcome.UNCONFIRMED:
-            self._show(cancelling=False)
-            self._cancelling = None  # may be asked again
         return outcome
 
     async def _stop_unsubmitted(self) -> CancelOutcome:
         """Work inside a stream ends with it; a post in flight must be answered first."""
+        if self._ending:
+            return CancelOutcome.ALREADY_COMPLETED
         if not self.posting:
             self.task.cancel()
             await asyncio.wait([self.task])
@@ -203,7 +251,7 @@ class Flight:
         """A result that still comes is kept; silence for the grace means cancelled."""
         queued = isinstance(self.view.live, Queued)
         await asyncio.wait([self.task], timeout=GRACE_QUEUED if queued else GRACE_RUNNING)
-        if not self.task.done() and self.view.job.state is State.SUBMITTED:
+        if not self.task.done() and not self._ending:
             self.task.cancel()
             await asyncio.wait([self.task])
 
@@ -218,10 +266,14 @@ class Flight:
         """Write until it works, saying meanwhile why it doesn't."""
         while True:
             try:
-                return await self._journal(change)
+                done = await self._journal(change)
             except StorageError as exc:
-                self._show(problem=exc)
+                self._show(problem=exc, retrying=True)
                 await asyncio.sleep(STORE_AGAIN)
+            else:
+                if self.view.retrying:
+                    self._show(problem=None, retrying=False)
+                return done
 
     async def _journal(self, change: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._disk, change)

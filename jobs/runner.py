@@ -11,8 +11,9 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import SecretStr
 
@@ -26,12 +27,13 @@ from generation.errors import (
     PlaygroundError,
 )
 from generation.parsing import Parsed
-from history.records import Job, State
+from history.records import IllegalTransition, Job, State
 from history.store import History
 from jobs.board import Board, JobView
 from jobs.flight import Flight
 
 T = TypeVar("T")
+LAST_POST: Final = 10.0  # seconds that a post on its way is waited for at the end
 
 
 class Runner:
@@ -43,6 +45,7 @@ class Runner:
         self.board = Board()
         self._keys: dict[str, SecretStr] = {}
         self._flights: dict[str, Flight] = {}
+        self._closing = False
         self._disk = ThreadPoolExecutor(4, thread_name_prefix="journal")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="jobs", daemon=True)
@@ -102,25 +105,19 @@ class Runner:
 
     def cancel(self, job_id: str, owner: str) -> CancelOutcome:
         """Ask a job to end; asking twice is asking once."""
-        flight = self._flights.get(job_id)
-        if self.view(job_id, owner).job.state.is_final or flight is None:
-            return CancelOutcome.ALREADY_COMPLETED
-        return self._call(flight.cancel())
+        return self._call(self._cancel(self.view(job_id, owner).job))
 
     def check_again(self, job_id: str, owner: str) -> None:
         """Take up a job that waits, or whose result the endpoint may still hold."""
-        job = self.view(job_id, owner).job
-        if job.can_check_again:
-            job = self.history.advance(job_id, State.SUBMITTED)
-        if job.state in (State.SUBMITTED, State.COMPLETED):
-            self._loop.call_soon_threadsafe(self._start, job)
+        self._call(self._check_again(self.view(job_id, owner).job))
 
     def dismiss(self, job_id: str, owner: str) -> None:
         """Put an UNKNOWN job aside; the endpoint may still bill it."""
         view = self.view(job_id, owner)
         if view.job.state is State.UNKNOWN:
-            job = self.history.advance(job_id, State.CANCELLED)
-            self.board.show(view, job=job, problem=None)
+            with suppress(IllegalTransition):  # another click was faster
+                job = self.history.advance(job_id, State.CANCELLED)
+                self.board.show(view, job=job, problem=None)
 
     def set_key(self, owner: str, key: SecretStr | None) -> None:
         """Keep a visitor's key in memory, and take up the jobs that waited for one."""
@@ -139,7 +136,7 @@ class Runner:
     # -- on the runner's loop --------------------------------------------------
 
     def _start(self, job: Job) -> None:
-        if job.id in self._flights:
+        if self._closing or self._in_flight(job.id):
             return
         flight = Flight(
             job,
@@ -150,7 +147,37 @@ class Runner:
             disk=self._disk,
         )
         self._flights[job.id] = flight
-        flight.task.add_done_callback(lambda _task: self._flights.pop(job.id, None))
+        flight.task.add_done_callback(lambda _task: self._landed(flight))
+
+    def _landed(self, flight: Flight) -> None:
+        if self._flights.get(flight.view.job.id) is flight:  # not its successor
+            del self._flights[flight.view.job.id]
+
+    def _in_flight(self, job_id: str) -> Flight | None:
+        flight = self._flights.get(job_id)
+        return None if flight is None or flight.over else flight
+
+    def _newest(self, job: Job) -> Job:
+        """The job as it is now: on this loop nothing changes it between two awaits."""
+        view = self.board.get(job.id, job.owner)
+        return view.job if view else job
+
+    async def _cancel(self, job: Job) -> CancelOutcome:
+        job = self._newest(job)
+        if job.state is State.SUBMITTED:
+            self._start(job)  # one that waits for its visitor can be cancelled too
+        if flight := self._in_flight(job.id):
+            return await flight.cancel()
+        ended = job.state.is_final or job.state is State.COMPLETED
+        return CancelOutcome.ALREADY_COMPLETED if ended else CancelOutcome.UNCONFIRMED
+
+    async def _check_again(self, job: Job) -> None:
+        job = self._newest(job)
+        if job.can_check_again:
+            with suppress(IllegalTransition):  # another click was faster
+                job = await self._journal(partial(self.history.advance, job.id, State.SUBMITTED))
+        if job.state in (State.SUBMITTED, State.COMPLETED):
+            self._start(job)
 
     async def _take_up_all(self) -> None:
         for job in await self._journal(self.history.unfinished):
@@ -170,23 +197,34 @@ class Runner:
             await self._close(job, State.UNKNOWN, lost)
         else:
             self._start(job)
+        if job.cancel_requested and (flight := self._in_flight(job.id)):
+            flight.begin_cancel()  # the wish may not have reached the endpoint
 
     async def _close(self, job: Job, state: State, error: PlaygroundError) -> None:
         change = partial(self.history.advance, job.id, state, error=error)
         self.board.show(JobView(await self._journal(change), problem=error))
 
     async def _detach(self) -> None:
+        self._closing = True
         flights = list(self._flights.values())
         for flight in flights:
-            if not flight.posting:
+            if not flight.about_to_post:
                 flight.detach()
-        if flights:
-            await asyncio.wait([flight.task for flight in flights], timeout=10)
+        await self._posts_answered(flights)
         for flight in flights:
             flight.detach()
-        await asyncio.sleep(0)
+        if flights:
+            await asyncio.wait([flight.task for flight in flights])
         for backend in self.backends.values():
             await backend.close()
+
+    async def _posts_answered(self, flights: list[Flight]) -> None:
+        """Give a paid post the time to become a job that we can find again."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_POST), self.board.watching() as changed:
+                while any(flight.about_to_post for flight in flights):
+                    await changed.wait()
+                    changed.clear()
 
     async def _journal(self, change: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._disk, change)
