@@ -8,30 +8,38 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from http.cookies import SimpleCookie
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from generation.imagefile import MAX_BYTES
-from ui.visitor import COOKIE, new_token
+from ui.visitor import COOKIE, is_token, new_token
 
 MAX_BODY: Final = MAX_BYTES + 2**20
+_TOO_LARGE: Final = f"Refused: more than {MAX_BODY // 2**20} MiB."
 
 # file=http… fetches any address and serves it on our origin; proxy= does so for Spaces;
 # deep_link writes every value of a session, passwords too, to a file anyone can fetch;
-# pwa_icon resizes to any size that is asked for.
+# pwa_icon resizes to any size that is asked for; process_recording hands anybody's upload
+# to ffmpeg; dev/reload is a stream without an end.
 _CLOSED: Final = re.compile(
-    r"/(file=https?:|file/https?:|proxy=|deep_link|pwa_icon|monitoring)", re.IGNORECASE
+    r"/(file=https?:|file/https?:|proxy=|deep_link|pwa_icon|monitoring|process_recording"
+    r"|dev/reload)",
+    re.IGNORECASE,
 )
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
+# Gradio answers a range of a file with all headers of the request as its own: a script on
+# the page could read there what HttpOnly keeps from it, and a proxy could store it.
+_ECHOED: Final = ("cookie", "authorization")
 
 
 def middleware(hosts: Iterable[str], *, public: bool) -> list[Middleware]:
@@ -53,25 +61,26 @@ class Gate:
             return
         refusal = _refusal(scope, self.hosts)
         if refusal is not None:
-            await refusal(scope, receive, send)
+            await refusal(scope, receive, _decorated(send, None, scope["scheme"]))
             return
         token = self._name_visitor(scope)
         await self.app(scope, _Capped(receive), _decorated(send, token, scope["scheme"]))
 
     def _name_visitor(self, scope: Scope) -> str | None:
         """Give a first request its cookie already, so that its own answer has an owner."""
-        if not self.public or COOKIE in SimpleCookie(Headers(scope=scope).get("cookie", "")):
+        cookies = Headers(scope=scope).get("cookie", "")
+        # Read as the routes read it: of several by one name the last counts.
+        if not self.public or is_token(cookie_parser(cookies).get(COOKIE, "")):
             return None
         token = new_token()
-        cookies = Headers(scope=scope).get("cookie")
-        named = f"{COOKIE}={token}" + (f"; {cookies}" if cookies else "")
+        named = f"{cookies}; {COOKIE}={token}" if cookies else f"{COOKIE}={token}"
         scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"cookie"]
         scope["headers"].append((b"cookie", named.encode("latin-1")))
         return token
 
 
 class _Capped:
-    """A body of at most MAX_BODY bytes; what exceeds it reads as a broken connection."""
+    """A body of at most MAX_BODY bytes, also where no length was declared."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -81,7 +90,7 @@ class _Capped:
         message = await self._receive()
         self._taken += len(message.get("body", b""))
         if self._taken > MAX_BODY:
-            return {"type": "http.disconnect"}
+            raise HTTPException(413, _TOO_LARGE)
         return message
 
 
@@ -95,18 +104,25 @@ def _refusal(scope: Scope, hosts: frozenset[str]) -> PlainTextResponse | None:
         return PlainTextResponse("Refused: this request came from another site.", 403)
     length = headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > MAX_BODY:
-        return PlainTextResponse(f"Refused: more than {MAX_BODY // 2**20} MiB.", 413)
+        return PlainTextResponse(_TOO_LARGE, 413)
     return None
 
 
 def _is_known_host(host: str, hosts: frozenset[str]) -> bool:
     """A name we were told, or an address: rebinding a foreign name needs a name."""
-    name = urlsplit(f"//{host}").hostname or ""
+    name = _split("//" + host).hostname or ""
     try:
         ipaddress.ip_address(name)
     except ValueError:
         return name in hosts
     return True
+
+
+def _split(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError:  # brackets that hold no address: nobody's
+        return urlsplit("")
 
 
 def _is_foreign(headers: Headers) -> bool:
@@ -116,21 +132,25 @@ def _is_foreign(headers: Headers) -> bool:
     origin = headers.get("origin")
     if origin is None:
         return False
-    hosts = {headers.get("host", ""), headers.get("x-forwarded-host", "")}
-    return urlsplit(origin).netloc not in hosts
+    # "null", which a sandboxed frame sends, has no host and is nobody's own.
+    host = _split(origin).netloc
+    return not host or host not in (headers.get("host"), headers.get("x-forwarded-host"))
 
 
 def _decorated(send: Send, token: str | None, scheme: str) -> Send:
     async def answer(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
+            for name in _ECHOED:
+                del headers[name]
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
             if token is not None:
                 # A Space is shown in a frame of another site: Lax would drop the cookie there.
-                frame = "; SameSite=None; Secure; Partitioned" if scheme == "https" else ""
+                https = "SameSite=None; Secure; Partitioned"
+                sites = https if scheme == "https" else "SameSite=Lax"
                 year = 365 * 24 * 3600
-                cookie = f"{COOKIE}={token}; Path=/; HttpOnly; Max-Age={year}{frame}"
+                cookie = f"{COOKIE}={token}; Path=/; HttpOnly; Max-Age={year}; {sites}"
                 headers.append("set-cookie", cookie)
         await send(message)
 

@@ -28,6 +28,11 @@ def new_token() -> str:
     return secrets.token_urlsafe(32)
 
 
+def is_token(text: str) -> bool:
+    """Whether this may be one of ours, by its shape."""
+    return _TOKEN.fullmatch(text) is not None
+
+
 class Visitors:
     """Maps a request to the owner of its jobs."""
 
@@ -43,7 +48,7 @@ class Visitors:
         if not self.public:
             return "local"
         token = request.cookies.get(COOKIE, "")
-        if not _TOKEN.fullmatch(token):
+        if not is_token(token):
             raise NotInHistory()
         return f"visitor:{token}"
 

@@ -187,7 +187,10 @@ def _seed(runner: Runner, visitors: Visitors, parts: Parts) -> None:
 
 def _restoring(runner: Runner, visitors: Visitors, parts: Parts) -> None:
     def from_job(event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
-        job = runner.view(str(event._data["job"]), visitors.owner(request)).job
+        try:
+            job = runner.view(str(event._data["job"]), visitors.owner(request)).job
+        except PlaygroundError as exc:
+            return {parts.recipe.notice: notice(language(request), exc)}
         return _restored(parts, job.request, language(request))
 
     def from_image(event: gr.EventData, request: gr.Request) -> dict[Any, Any]:

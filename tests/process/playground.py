@@ -1,0 +1,163 @@
+"""`python app.py` as a process of its own, seen from the test that started it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from gradio_client import Client
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = "test-id:test-secret"
+LIFETIME = 300  # seconds; the kernel ends a playground that its test forgot
+PATIENCE = 90.0  # seconds to answer: five on an idle machine
+PORT_TAKEN = "Cannot find empty port"
+APP = ("app.py",)
+
+
+def clean_environment(directory: Path, extra: Mapping[str, str]) -> dict[str, str]:
+    """Nothing of the developer's own: no key, no proxy, no data folder, no home."""
+    own = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(directory),
+        "LANG": "C.UTF-8",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "PLAYGROUND_DATA_DIR": str(directory / "data"),
+        "GRADIO_TEMP_DIR": str(directory / "gradio"),
+        "PYTHONUNBUFFERED": "1",
+    }
+    return own | dict(extra)
+
+
+def free_port() -> int:
+    """A port that was free a moment ago; whoever loses the race for it asks again."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class Playground:
+    """A running page: where it is, what it wrote, and how it ends."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    directory: Path
+    log_path: Path
+
+    @property
+    def data_dir(self) -> Path:
+        return self.directory / "data"
+
+    @property
+    def temp_dir(self) -> Path:
+        """Gradio's own folder of uploads and returned files."""
+        return self.directory / "gradio"
+
+    def log(self) -> str:
+        return self.log_path.read_text("utf-8", "replace")
+
+    def http(self, **options: Any) -> httpx.Client:
+        """A browser without a browser: keeps cookies, follows nothing."""
+        return httpx.Client(base_url=self.url, trust_env=False, timeout=60, **options)
+
+    def client(self, **options: Any) -> Client:
+        """A Gradio client that puts what it downloads beside the other files of the test."""
+        downloads = self.directory / "downloads"
+        return Client(self.url, verbose=False, download_files=str(downloads), **options)
+
+    def kill(self) -> None:
+        """SIGKILL: no handler of it runs."""
+        self.process.kill()
+        self.process.wait(30)
+
+    def terminate(self) -> int:
+        """SIGTERM, as a service manager does; its exit status."""
+        self.process.terminate()
+        return self.process.wait(30)
+
+
+@contextlib.contextmanager
+def playground(
+    directory: Path, *environments: Mapping[str, str], program: tuple[str, ...] = APP
+) -> Iterator[Playground]:
+    """Run the page until the block ends; `environments` are laid over a clean one."""
+    directory.mkdir(parents=True, exist_ok=True)
+    extra = {name: value for some in environments for name, value in some.items()}
+    page = _started(directory, clean_environment(directory, extra), program)
+    try:
+        yield page
+    finally:
+        page.kill()
+
+
+def _started(directory: Path, environment: dict[str, str], program: tuple[str, ...]) -> Playground:
+    for _attempt in range(5):
+        page = _launch(directory, environment, program)
+        try:
+            if _answers(page):
+                return page
+        except BaseException:
+            page.kill()
+            raise
+        if PORT_TAKEN not in page.log():
+            break
+    raise AssertionError(f"the playground did not start:\n{page.log()}")
+
+
+def _launch(directory: Path, environment: dict[str, str], program: tuple[str, ...]) -> Playground:
+    port = free_port()
+    log_path = directory / f"playground-{len(list(directory.glob('playground-*.log')))}.log"
+    process = run_python(program, {**environment, "GRADIO_SERVER_PORT": str(port)}, log_path)
+    return Playground(process, f"http://127.0.0.1:{port}", directory, log_path)
+
+
+def run_python(
+    arguments: tuple[str, ...], environment: Mapping[str, str], log_path: Path
+) -> subprocess.Popen[bytes]:
+    """A Python that writes to a file and can't outlive its time, not even without its test."""
+    with log_path.open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=lambda: signal.alarm(LIFETIME),  # an alarm survives exec
+        )
+
+
+def _answers(page: Playground) -> bool:
+    """Wait for HTTP 200; False if the process ended instead."""
+    deadline = time.monotonic() + PATIENCE
+    with page.http() as http:
+        while page.process.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                if http.get("/").status_code == 200:
+                    return True
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no answer within {PATIENCE} s:\n{page.log()}")
+            time.sleep(0.05)  # nothing announces that a socket listens
+    return False
+
+
+def wait_for(what: str, true: Any, timeout: float = 30.0, pause: float = 0.05) -> Any:
+    """Ask again until the answer is truthy, and return it."""
+    deadline = time.monotonic() + timeout
+    while not (found := true()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {timeout} s")
+        time.sleep(pause)
+    return found
