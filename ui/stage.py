@@ -170,6 +170,8 @@ def _state_word(view: JobView, language: Language) -> str:
     live = view.live
     if view.cancelling and not view.settled:
         return say(language, "state.cancelling")
+    if view.unconfirmed and not view.settled:
+        return say(language, "state.unconfirmed")
     if view.job.state in (State.INTENT, State.SUBMITTING) and live is None:
         return say(language, "state.sending")
     if isinstance(live, Queued):
@@ -223,6 +225,7 @@ def _next_steps(view: JobView, error: PlaygroundError, language: Language) -> li
         return [
             _link(REQUEST_LOG, say(language, "action.check_log")),
             _button("retry", say(language, "action.submit_again")),
+            _button("dismiss", say(language, "action.dismiss")),
         ]
     if isinstance(error, KeyRevoked | KeyMissing | KeyRejected):
         return [_button("key", say(language, "action.enter_key"), primary=True), _retry(language)]
