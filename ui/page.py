@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import gradio as gr
-from gradio.components import Component
 from gradio.data_classes import BlocksConfigDict
 
 from jobs import Runner
 from ui import wiring
 from ui.api import add_endpoints
-from ui.create import Recipe, build_recipe
-from ui.header import Render, account
+from ui.create import build_recipe
+from ui.header import account
 from ui.history_tab import history_gallery
 from ui.live import live_stage
+from ui.parts import Parts
 from ui.texts import translations
 from ui.visitor import Visitors
 
@@ -29,27 +29,6 @@ class Site:
     visitors: Visitors
     backend: str
     server_key: bool
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The components that events connect."""
-
-    page: gr.Blocks
-    backend: gr.Radio
-    account: gr.HTML
-    render_account: Render
-    status: gr.HTML
-    recipe: Recipe
-    live: gr.HTML
-    gallery: gr.HTML
-    tabs: gr.Tabs
-    draft: gr.BrowserState
-
-    @property
-    def controls(self) -> dict[str, Component]:
-        """The request's controls by name."""
-        return self.recipe.controls
 
 
 class Page(gr.Blocks):

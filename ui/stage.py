@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from generation.errors import (
-    JobOverdue,
-    KeyMissing,
-    KeyRejected,
-    KeyRevoked,
-    OutcomeUnknown,
-    PlaygroundError,
-    RateLimited,
-)
 from generation.events import Queued, Running
 from generation.pricing import estimate_cost, format_usd
 from generation.request import GenerationRequest
 from history.records import State
 from jobs import JobView
+from ui.buttons import button
+from ui.endings import ending, message
 from ui.markup import Html, join, tag
 from ui.receipt import code_panel, receipt
-from ui.texts import Language, explain, say
+from ui.texts import Language, say
 
-REQUEST_LOG = "https://fal.ai/dashboard/requests"
 EXAMPLES = ("lighthouse", "ceramics", "alley")
 
 
@@ -93,7 +85,7 @@ def _frame(view: JobView, language: Language) -> Html:
     elif job.images:
         inside = join(*(_image(view, image.index, language) for image in job.images))
     elif view.settled:
-        inside = _ending(view, language)
+        inside = ending(view, language)
     else:
         inside = _making(view, language)
     return tag(
@@ -130,7 +122,7 @@ def _unsaved(view: JobView, language: Language) -> Html:
         else tag("img", src=f"./media/{view.job.id}/{index}", alt="")
         for index in range(len(view.unsaved))
     ]
-    notice = _message(view.problem, language) if view.problem else None
+    notice = message(view.problem, language) if view.problem else None
     return join(*pictures, notice)
 
 
@@ -192,56 +184,7 @@ def _progress(view: JobView) -> Html | None:
 def _stop(view: JobView, language: Language) -> Html | None:
     if view.cancelling or view.job.state is State.COMPLETED:
         return None
-    return _button("stop", say(language, "action.stop"), keys="Esc")
-
-
-# -- endings without an image --------------------------------------------------
-
-
-def _ending(view: JobView, language: Language) -> Html:
-    if view.job.state is State.CANCELLED:
-        cancelled = say(language, "state.cancelled.hint")
-        return tag("div", tag("strong", say(language, "state.cancelled")), tag("p", cancelled),
-                   _retry(language), class_="ending", data_kind="cancelled")  # fmt: skip
-    error = view.problem or view.job.error or PlaygroundError()
-    return tag(
-        "div",
-        _message(error, language),
-        tag("div", *_next_steps(view, error, language), class_="ending-actions"),
-        class_="ending",
-        data_kind="unknown" if isinstance(error, OutcomeUnknown) else "error",
-        role="alert",
-    )
-
-
-def _message(error: PlaygroundError, language: Language) -> Html:
-    cause, hint = explain(language, error)
-    return tag("div", tag("strong", cause), tag("p", hint), class_="message")
-
-
-def _next_steps(view: JobView, error: PlaygroundError, language: Language) -> list[Html]:
-    """The actions that make sense after this error."""
-    if isinstance(error, OutcomeUnknown) and view.job.state is State.UNKNOWN:
-        return [
-            _link(REQUEST_LOG, say(language, "action.check_log")),
-            _button("retry", say(language, "action.submit_again")),
-            _button("dismiss", say(language, "action.dismiss")),
-        ]
-    if isinstance(error, KeyRevoked | KeyMissing | KeyRejected):
-        return [_button("key", say(language, "action.enter_key"), primary=True), _retry(language)]
-    if not view.job.state.is_final:
-        actions = [_button("check", say(language, "action.check_again"), primary=True)]
-        if isinstance(error, JobOverdue):
-            actions.append(_button("stop", say(language, "action.stop")))
-        return actions
-    if isinstance(error, RateLimited):
-        wait = str(error.facts.get("retry_after", 1))
-        return [_button("retry", say(language, "action.retry"), countdown=wait)]
-    return [_retry(language)]
-
-
-def _retry(language: Language) -> Html:
-    return _button("retry", say(language, "action.retry"))
+    return button("stop", say(language, "action.stop"), keys="Esc")
 
 
 # -- actions -------------------------------------------------------------------
@@ -267,9 +210,9 @@ def _actions(view: JobView, language: Language) -> Html | None:
     return tag(
         "div",
         *downloads,
-        _button("restore", say(language, "action.restore")),
-        _button("vary", say(language, "action.vary", price=_price(job.request, view, language))),
-        _button("favourite", say(language, "action.favourite"), pressed=job.favourite),
+        button("restore", say(language, "action.restore")),
+        button("vary", say(language, "action.vary", price=_price(job.request, view, language))),
+        button("favourite", say(language, "action.favourite"), pressed=job.favourite),
         class_="actions",
     )
 
@@ -277,28 +220,3 @@ def _actions(view: JobView, language: Language) -> Html | None:
 def _price(request: GenerationRequest, view: JobView, language: Language) -> str:
     billed = view.job.receipt is not None and view.job.receipt.cost_usd > 0
     return format_usd(estimate_cost(request).total) if billed else say(language, "free")
-
-
-def _button(
-    action: str,
-    label: str,
-    *,
-    keys: str | None = None,
-    primary: bool = False,
-    pressed: bool | None = None,
-    countdown: str | None = None,
-) -> Html:
-    return tag(
-        "button",
-        label,
-        tag("kbd", keys) if keys else None,
-        type="button",
-        class_="action primary" if primary else "action",
-        data_action=action,
-        data_countdown=countdown,
-        aria_pressed=None if pressed is None else str(pressed).lower(),
-    )
-
-
-def _link(address: str, label: str) -> Html:
-    return tag("a", label, href=address, target="_blank", rel="noopener", class_="action")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import gradio as gr
 
@@ -23,12 +23,10 @@ from ui.create import ADVANCED
 from ui.header import backend_status
 from ui.history_tab import toolbar
 from ui.markup import join, tag
+from ui.parts import Parts
 from ui.recipes import control_values, request_values
 from ui.texts import Language, explain, say
 from ui.visitor import Visitors, language
-
-if TYPE_CHECKING:
-    from ui.page import Parts
 
 PRICED: Final = ("image_size", "width", "height", "num_images", "enable_prompt_expansion")
 DIRECT: Final[dict[str, Any]] = {
