@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 import gradio as gr
 from gradio.components import Component
 
+from backends.base import Capabilities
 from generation.request import MAX_LORAS, MAX_PROMPT, PRESET_PIXELS, ImageSizePreset
 from ui.controls import control
 from ui.markup import tag
@@ -41,8 +42,8 @@ class Recipe:
     lock: gr.Button
 
 
-def build_recipe(i18n: gr.I18n) -> Recipe:
-    """Lay out the controls inside the column that is being built."""
+def build_recipe(i18n: gr.I18n, able: Capabilities) -> Recipe:
+    """Lay out the controls inside the column that is being built, for a backend."""
     controls: dict[str, Component] = {}
     controls["prompt"] = control(
         "prompt",
@@ -66,14 +67,21 @@ def build_recipe(i18n: gr.I18n) -> Recipe:
         )
         dice = gr.Button(i18n("seed.dice"), elem_id="dice", size="sm", min_width=0, scale=0)
         lock = gr.Button(i18n("seed.keep"), elem_id="lock", size="sm", min_width=0, scale=0)
-    _adapters(controls, i18n)
+    _adapters(controls, i18n, able)
     with gr.Accordion(i18n("advanced"), open=False, elem_id="advanced"):
         for name in ADVANCED:
-            controls[name] = control(name, i18n)
+            controls[name] = control(name, i18n, **ability(name, i18n, able))
     with gr.Column(elem_id="go"):
         notice = gr.HTML("", elem_id="notice")
         generate = gr.Button(i18n("action.generate"), variant="primary", elem_id="generate")
     return Recipe(controls, generate, notice, dice, lock)
+
+
+def ability(name: str, i18n: gr.I18n, able: Capabilities) -> dict[str, Any]:
+    """What a backend can't do stays on the page, off, with the reason."""
+    on = name in able.fields
+    key = f"field.{name}.description" if on else "unable"
+    return {"interactive": on, "info": str(i18n(key))}
 
 
 def _sizes(controls: dict[str, Component], i18n: gr.I18n) -> None:
@@ -98,7 +106,7 @@ def _size_label(preset: ImageSizePreset) -> str:
     return f"{width} × {height}"
 
 
-def _adapters(controls: dict[str, Component], i18n: gr.I18n) -> None:
+def _adapters(controls: dict[str, Component], i18n: gr.I18n, able: Capabilities) -> None:
     """Three fixed rows: Gradio mixes up the values of rows that come and go."""
     with gr.Column(elem_id="adapters"):
         gr.HTML(str(i18n("field.loras.title")), elem_id="adapters-title")
@@ -115,6 +123,6 @@ def _adapters(controls: dict[str, Component], i18n: gr.I18n) -> None:
                     elem_id=f"lora-{slot}-path",
                 )
                 controls[f"lora_{slot}_scale"] = gr.Slider(
-                    0, 4, 1.0, step=0.05, label=i18n("field.scale.title"), show_label=False,
-                    buttons=[], elem_id=f"lora-{slot}-scale",
+                    *able.lora_scale, 1.0, step=0.05, label=i18n("field.scale.title"),
+                    show_label=False, buttons=[], elem_id=f"lora-{slot}-scale",
                 )  # fmt: skip

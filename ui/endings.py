@@ -21,6 +21,7 @@ REQUEST_LOG = "https://fal.ai/dashboard/requests"
 
 
 def ending(view: JobView, language: Language) -> Html:
+    """In place of the images: why there are none, and what to do."""
     if view.job.state is State.CANCELLED:
         cancelled = say(language, "state.cancelled.hint")
         return tag("div", tag("strong", say(language, "state.cancelled")), tag("p", cancelled),
@@ -37,6 +38,7 @@ def ending(view: JobView, language: Language) -> Html:
 
 
 def message(error: PlaygroundError, language: Language) -> Html:
+    """An error's cause and next step."""
     cause, hint = explain(language, error)
     return tag("div", tag("strong", cause), tag("p", hint), class_="message")
 
@@ -50,12 +52,12 @@ def _next_steps(view: JobView, error: PlaygroundError, language: Language) -> li
             button("dismiss", say(language, "action.dismiss")),
         ]
     if isinstance(error, KeyRevoked | KeyMissing | KeyRejected):
-        return [button("key", say(language, "action.enter_key"), primary=True), _retry(language)]
+        # A job that is still open is only checked: trying again would pay for another.
+        after = _retry(language) if view.job.state.is_final else _check(language)
+        return [button("key", say(language, "action.enter_key"), primary=True), after]
     if not view.job.state.is_final:
-        actions = [button("check", say(language, "action.check_again"), primary=True)]
-        if isinstance(error, JobOverdue):
-            actions.append(button("stop", say(language, "action.stop")))
-        return actions
+        stop = button("stop", say(language, "action.stop"))
+        return [_check(language), *([stop] if isinstance(error, JobOverdue) else [])]
     if isinstance(error, RateLimited):
         wait = str(error.facts.get("retry_after", 1))
         return [button("retry", say(language, "action.retry"), countdown=wait)]
@@ -64,3 +66,7 @@ def _next_steps(view: JobView, error: PlaygroundError, language: Language) -> li
 
 def _retry(language: Language) -> Html:
     return button("retry", say(language, "action.retry"))
+
+
+def _check(language: Language) -> Html:
+    return button("check", say(language, "action.check_again"))

@@ -62,7 +62,7 @@ def build_page(site: Site) -> gr.Blocks:
             with gr.Tab(i18n("tab.create"), id="create"), gr.Row(elem_id="workbench"):
                 with gr.Column(elem_id="recipe", scale=0, min_width=360):
                     status = gr.HTML("", elem_id="backend-status", apply_default_css=False)
-                    recipe = build_recipe(i18n)
+                    recipe = build_recipe(i18n, site.runner.capabilities(site.backend, owner=""))
                 with gr.Column(elem_id="light-table", scale=1, min_width=320):
                     live = live_stage(site.runner, site.visitors)
             with gr.Tab(i18n("tab.history"), id="history"):
@@ -71,6 +71,7 @@ def build_page(site: Site) -> gr.Blocks:
         wiring.connect(
             site.runner,
             site.visitors,
+            i18n,
             Parts(page, backend, bar, render_account, status, recipe, live, gallery, tabs, draft),
         )
         add_endpoints(site.runner, site.visitors, site.backend)

@@ -19,7 +19,7 @@ from generation.parsing import parse_request
 from generation.pricing import estimate_cost, format_usd
 from generation.request import MAX_LORAS, GenerationRequest
 from jobs import Runner
-from ui.create import ADVANCED
+from ui.create import ADVANCED, ability
 from ui.header import backend_status
 from ui.history_tab import toolbar
 from ui.markup import join, tag
@@ -37,16 +37,16 @@ DIRECT: Final[dict[str, Any]] = {
 }
 
 
-def connect(runner: Runner, visitors: Visitors, parts: Parts) -> None:
+def connect(runner: Runner, visitors: Visitors, i18n: gr.I18n, parts: Parts) -> None:
     """Attach every event of the page."""
-    _header(runner, visitors, parts)
+    _header(runner, visitors, i18n, parts)
     _generating(runner, visitors, parts)
     _price(runner, visitors, parts)
     _seed(runner, visitors, parts)
     _restoring(runner, visitors, parts)
 
 
-def _header(runner: Runner, visitors: Visitors, parts: Parts) -> None:
+def _header(runner: Runner, visitors: Visitors, i18n: gr.I18n, parts: Parts) -> None:
     def status(backend: str, request: gr.Request) -> str:
         words = backend_status(runner, visitors.owner(request), backend, language(request))
         return join(words, tag("p", runner.history.notice) if runner.history.notice else None)
@@ -76,34 +76,24 @@ def _header(runner: Runner, visitors: Visitors, parts: Parts) -> None:
         changed(status, inputs=parts.backend, outputs=parts.status, **DIRECT)
 
     def abilities(backend: str, request: gr.Request) -> dict[Any, Any]:
-        able = runner.capabilities(backend, visitors.owner(request))
-        return _greyed_out(parts, able, backend, language(request))
+        return _abilities(parts, i18n, runner.capabilities(backend, visitors.owner(request)))
 
-    gr.on(
-        [parts.page.load, parts.backend.change],
-        abilities,
-        inputs=parts.backend,
-        outputs=list(parts.controls.values()),
-        **DIRECT,
+    parts.backend.change(
+        abilities, inputs=parts.backend, outputs=list(parts.controls.values()), **DIRECT
     )
     parts.account.language(
         lambda **values: values, inputs_kwargs=parts.controls, outputs=parts.draft, **DIRECT
     ).then(None, js="() => window.playground.switchLanguage()", **DIRECT)
 
 
-def _greyed_out(parts: Parts, able: Capabilities, backend: str, tongue: Language) -> dict[Any, Any]:
-    """What the backend can't do stays on the page, off, with the reason."""
+def _abilities(parts: Parts, i18n: gr.I18n, able: Capabilities) -> dict[Any, Any]:
+    """Controls for another backend; their values stay."""
     low, high = able.lora_scale
-    updates: dict[Any, Any] = {
-        parts.controls[f"lora_{slot}_scale"]: gr.update(minimum=low, maximum=high)
-        for slot in range(MAX_LORAS)
+    scales = [parts.controls[f"lora_{slot}_scale"] for slot in range(MAX_LORAS)]
+    return {
+        **{scale: gr.update(minimum=low, maximum=high) for scale in scales},
+        **{parts.controls[n]: gr.update(**ability(n, i18n, able)) for n in ADVANCED},
     }
-    for name in ADVANCED:
-        on = name in able.fields
-        facts = {"backend": say(tongue, f"backend.{backend}")}
-        reason = say(tongue, f"field.{name}.description") if on else say(tongue, "unable", **facts)
-        updates[parts.controls[name]] = gr.update(interactive=on, info=reason)
-    return updates
 
 
 def _generating(runner: Runner, visitors: Visitors, parts: Parts) -> None:

@@ -70,3 +70,4 @@ def arrive(page: Page, site: Playground) -> None:
     page.goto(site.url)
     page.locator("#live .empty, #live .job").first.wait_for()
     page.locator("#account #open-key").wait_for()
+    page.locator("#generate", has_text="·").wait_for()
