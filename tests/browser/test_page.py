@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import PATIENCE, arrive
-from tests.process.playground import Playground
+from tests.process.playground import Playground, playground
 from tests.standins import fal_faults as faults
 from tests.standins.fal_process import FalProcess
 
@@ -220,6 +220,25 @@ def test_a_rejected_key_asks_for_another(page: Page, fal: FalProcess) -> None:
     expect(page.locator(IMAGE)).to_be_visible()
     assert fal.ledger().posts()[-1].mentions("Key another-id:another-secret")
     assert "another-secret" not in page.content()
+
+
+def test_a_backend_that_is_not_ready_says_why(
+    browser: Browser, fal: FalProcess, tmp_path: Path
+) -> None:
+    with playground(tmp_path, fal.environment, {"PLAYGROUND_BACKEND": "hosted"}) as keyless:
+        page = browser.new_context().new_page()
+        arrive(page, keyless)
+        expect(page.locator("#backend-status")).to_contain_text("needs a fal key")
+        ask(page, "Without a key")
+        expect(page.locator("#notice")).to_contain_text("needs a fal key")
+        page.locator("#backend-status .open-key").click()
+        page.locator("#key").fill("visitor-id:visitor-secret")
+        page.keyboard.press("Enter")
+        expect(page.locator("#backend-status")).to_contain_text("billed by fal")
+        page.locator("#generate").click()
+        expect(page.locator(IMAGE)).to_be_visible()
+        page.context.close()
+    assert fal.ledger().posts()[-1].mentions("Key visitor-id:visitor-secret")
 
 
 def test_an_unknown_outcome_is_never_resubmitted(page: Page, fal: FalProcess) -> None:

@@ -36,4 +36,9 @@ element.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && event.target.id === "key") useKey(field().value);
 });
 
+/* The line that says why a backend isn't ready offers the same dialog. */
+document.addEventListener("click", (event) => {
+  if (event.target.closest(".open-key")) openKey();
+});
+
 window.playground.openKey = openKey;
