@@ -41,12 +41,12 @@ class Patience:
         self._started = time.monotonic()
         self._pause = pace.poll
         self._misses = 0
-        self._alike: list[tuple[int, ...]] = []
+        self._kind: tuple[int, ...] = ()
+        self._alike = 0
 
     async def answered(self) -> None:
         """Wait until it is time for the next question."""
-        self._misses = 0
-        self._alike.clear()
+        self._misses = self._alike = 0
         if time.monotonic() - self._started >= self._pace.steady:
             self._pause = min(self._pause * 1.3, self._pace.poll_slow)
         await self._wait(self._pause)
@@ -66,12 +66,11 @@ class Patience:
         """Other failures in between start the count again: only an answer speaks for itself."""
         code = getattr(exc, "status_code", None)
         kind = next((codes for codes in (KEY_REFUSED, NOT_THERE) if code in codes), ())
-        if self._alike and self._alike[-1] != kind:
-            self._alike.clear()
-        self._alike.append(kind)
-        if kind is KEY_REFUSED and len(self._alike) >= REFUSALS:
+        self._alike = self._alike + 1 if kind == self._kind else 1
+        self._kind = kind
+        if kind is KEY_REFUSED and self._alike >= REFUSALS:
             raise KeyRevoked() from exc
-        if kind is NOT_THERE and len(self._alike) >= ABSENCES:
+        if kind is NOT_THERE and self._alike >= ABSENCES:
             raise JobExpired(request_id=self._request_id) from exc
 
     async def _wait(self, seconds: float) -> None:

@@ -16,6 +16,8 @@ _PICTURE = re.compile(r'src="\./(media/[^"]+)"')
 class PageUser:
     """One open tab: it asks `changes` and waits there; a click submits through its own event."""
 
+    route = "/gradio_api/component_server"
+
     def __init__(self, client: httpx.AsyncClient, config: dict[str, Any], seed: int) -> None:
         self._client, self._config, self._seed = client, config, seed
         self._session = secrets.token_hex(6)
@@ -24,7 +26,6 @@ class PageUser:
         self._live = self._named("live")
         self._button = self._named("generate")
         self._since, self._epoch = 0, ""
-        self._listening: asyncio.Task[str] | None = None
         self._known: set[str] = set()
 
     async def prepare(self) -> None:
@@ -46,18 +47,20 @@ class PageUser:
 
     async def changes(self) -> list[dict[str, Any]]:
         """The jobs that changed since the last answer, as the stage gets them."""
-        asked = {"since": self._since, "epoch": self._epoch, "visit": self._visit}
-        body = {
-            "data": asked,
-            "component_id": self._live,
-            "session_hash": self._session,
-            "fn_name": "changes",
-        }
-        answer = await self._client.post("/gradio_api/component_server", json=body)
+        answer = await self._client.post(self.route, json=self.question(self._since))
         news = answer.raise_for_status().json()
         self._since, self._epoch = news["since"], news["epoch"]
         jobs: list[dict[str, Any]] = news["jobs"]
         return jobs
+
+    def question(self, since: int) -> dict[str, Any]:
+        """What is posted to `route` to ask for the changes after that version; 0 asks for all."""
+        return {
+            "data": {"since": since, "epoch": self._epoch, "visit": self._visit},
+            "component_id": self._live,
+            "session_hash": self._session,
+            "fn_name": "changes",
+        }
 
     async def _settled(self) -> str:
         """The address of the first image of the next new job to settle."""

@@ -34,6 +34,7 @@
     │   ├── DataFolderInUse     another playground owns the folder
     │   ├── DataFolderUnusable  it can't be made or written
     │   ├── DatabaseNewer       a newer playground wrote it
+    │   ├── DatabaseAddressWrong  no such database can be opened
     │   └── NotInHistory        no such job for this visitor
     └── RecipeMissing           a dropped image holds no recipe
 
@@ -313,6 +314,13 @@ class DataFolderUnusable(StorageError):
 class DatabaseNewer(StorageError):
     message = "A newer version of the playground wrote this history."
     hint = "Update the playground, or set PLAYGROUND_DATA_DIR to another folder."
+
+
+class DatabaseAddressWrong(StorageError):
+    """Facts: `reason`, without the address: it may hold a password."""
+
+    message = "PLAYGROUND_DATABASE_URL can't be used: {reason}."
+    hint = "Correct it, or leave it out: the history is then a file in the data folder."
 
 
 class NotInHistory(StorageError):

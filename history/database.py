@@ -11,10 +11,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from generation.errors import DatabaseBusy, DatabaseNewer, DiskFull, StorageError
+from generation.errors import (
+    DatabaseAddressWrong,
+    DatabaseBusy,
+    DatabaseNewer,
+    DiskFull,
+    StorageError,
+)
 from history.schema import REVISION
 
 FILE_NAME: Final = "history.sqlite3"
@@ -68,10 +74,21 @@ def _sqlite_code(exc: BaseException | None) -> int | None:
 
 
 def url_of(data_dir: Path, database_url: str | None) -> URL:
-    """The address of the journal: one file in the data folder unless another is named."""
-    if database_url:
-        return make_url(database_url)
-    return URL.create("sqlite", database=str(data_dir / FILE_NAME))
+    """The address of the journal: one file in the data folder unless another is named.
+
+    Raises:
+        DatabaseAddressWrong: no address of SQLAlchemy's, or its driver is missing.
+    """
+    if not database_url:
+        return URL.create("sqlite", database=str(data_dir / FILE_NAME))
+    try:
+        url = make_url(database_url)
+        url.get_dialect().import_dbapi()
+    except ArgumentError as exc:  # whose text may hold the password
+        raise DatabaseAddressWrong(reason="it isn't an address of SQLAlchemy's") from exc
+    except ImportError as exc:
+        raise DatabaseAddressWrong(reason=f"the package {exc.name} isn't installed") from exc
+    return url
 
 
 def open_engine(url: URL, busy_timeout: float = BUSY_TIMEOUT) -> Engine:

@@ -194,12 +194,14 @@ class Flight:
             self._settle(problem=error)  # with a handle nothing is lost: it can be checked again
         elif isinstance(error, OutcomeUnknown):
             await self._end(State.UNKNOWN, error)
-        elif isinstance(error, JobCancelled) or (
-            self.view.cancelling and isinstance(error, JobError)
-        ):
+        elif self._was_stopped_by(error) and state is not State.COMPLETED:
             await self._end(State.CANCELLED)
         else:
             await self._end(State.FAILED, error)
+
+    def _was_stopped_by(self, error: PlaygroundError) -> bool:
+        wished = self.view.cancelling and isinstance(error, JobError)
+        return wished or isinstance(error, JobCancelled)
 
     async def _end(self, state: State, error: PlaygroundError | None = None) -> None:
         change = partial(self._history.advance, self.view.job.id, state, error=error)
@@ -211,7 +213,7 @@ class Flight:
     def _settle(self, **changes: Any) -> None:
         """Show how this flight ends: the last word, after which another one may take up the job."""
         self.over = True
-        self._show(live=None, cancelling=False, **changes)
+        self._show(live=None, cancelling=False, unconfirmed=False, **changes)
 
     async def _cancel(self) -> CancelOutcome:
         with suppress(StorageError):  # a full disk is no reason to go on paying

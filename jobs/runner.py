@@ -136,7 +136,7 @@ class Runner:
     # -- on the runner's loop --------------------------------------------------
 
     def _start(self, job: Job) -> None:
-        if self._closing or self._in_flight(job.id):
+        if self._closing or job.id in self._flights:
             return
         flight = Flight(
             job,
@@ -147,15 +147,7 @@ class Runner:
             disk=self._disk,
         )
         self._flights[job.id] = flight
-        flight.task.add_done_callback(lambda _task: self._landed(flight))
-
-    def _landed(self, flight: Flight) -> None:
-        if self._flights.get(flight.view.job.id) is flight:  # not its successor
-            del self._flights[flight.view.job.id]
-
-    def _in_flight(self, job_id: str) -> Flight | None:
-        flight = self._flights.get(job_id)
-        return None if flight is None or flight.over else flight
+        flight.task.add_done_callback(lambda _task: self._flights.pop(job.id, None))
 
     def _newest(self, job: Job) -> Job:
         """The job as it is now: on this loop nothing changes it between two awaits."""
@@ -166,7 +158,7 @@ class Runner:
         job = self._newest(job)
         if job.state is State.SUBMITTED:
             self._start(job)  # one that waits for its visitor can be cancelled too
-        if flight := self._in_flight(job.id):
+        if flight := self._flights.get(job.id):
             return await flight.cancel()
         ended = job.state.is_final or job.state is State.COMPLETED
         return CancelOutcome.ALREADY_COMPLETED if ended else CancelOutcome.UNCONFIRMED
@@ -197,7 +189,8 @@ class Runner:
             await self._close(job, State.UNKNOWN, lost)
         else:
             self._start(job)
-        if job.cancel_requested and (flight := self._in_flight(job.id)):
+        flight = self._flights.get(job.id)
+        if flight and job.cancel_requested and job.state is not State.COMPLETED:
             flight.begin_cancel()  # the wish may not have reached the endpoint
 
     async def _close(self, job: Job, state: State, error: PlaygroundError) -> None:
@@ -213,8 +206,11 @@ class Runner:
         await self._posts_answered(flights)
         for flight in flights:
             flight.detach()
-        if flights:
-            await asyncio.wait([flight.task for flight in flights])
+        # Not the flights alone: somebody's thread may wait for the answer to a click.
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
         for backend in self.backends.values():
             await backend.close()
 

@@ -47,16 +47,13 @@ def pytest_configure(config: pytest.Config) -> None:
     stand_in = FalStandIn(TIMING).start()
     config.add_cleanup(stand_in.close)
     config.stash[STAND_IN] = stand_in
-    home = config.stash.setdefault(_RESOURCES, ExitStack())
-    config.add_cleanup(home.close)
+    home = tempfile.TemporaryDirectory()  # where nobody has done `fal auth login`
+    config.add_cleanup(home.cleanup)
     os.environ |= stand_in.environment | {
-        "FAL_HOME_DIR": home.enter_context(tempfile.TemporaryDirectory()),  # no `fal auth login`
+        "FAL_HOME_DIR": home.name,
         "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
     }
     socket.socket.connect = _guarded(socket.socket.connect)  # type: ignore[method-assign]
-
-
-_RESOURCES = pytest.StashKey[ExitStack]()
 
 
 def _guarded(connect: Callable[..., None]) -> Callable[..., None]:
@@ -73,7 +70,10 @@ def _is_here(sock: socket.socket, address: Any) -> bool:
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return True
     host = str(address[0])
-    return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @pytest.fixture(autouse=True)

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.process.playground import KEY, Playground, playground
+from tests.process.playground import KEY, LIFETIME, Playground, playground
 from tests.standins.fal_process import FalProcess, fal_process
 
 
 @pytest.fixture(scope="session")
 def fal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FalProcess]:
     directory = tmp_path_factory.mktemp("fal")
-    with fal_process(directory, "--job-seconds", "0", "--key", KEY) as process:
+    options = ("--job-seconds", "0", "--key", KEY, "--lifetime", str(LIFETIME))
+    with fal_process(directory, *options) as process:
         yield process
 
 

@@ -22,6 +22,7 @@ from PIL import Image
 from generation.parsing import parse_request
 from generation.request import ENDPOINT, MAX_SEED, GenerationRequest, ImageSizePreset
 from tests.process.playground import Playground
+from tests.standins import fal_faults as faults
 from tests.standins.fal_images import picture
 from tests.standins.fal_process import FalProcess
 
@@ -148,6 +149,7 @@ def test_the_named_endpoints(client: Client) -> None:
     [
         ("image_size", "square"),
         ("image_size", SMALL),
+        ("image_size", {"width": 2048, "height": 2048}),
         ("num_inference_steps", 3),
         ("seed", "7"),
         ("sync_mode", True),
@@ -182,10 +184,13 @@ def test_another_backend_for_one_call(client: Client, fal: FalProcess) -> None:
 
 # -- two hundred random requests -----------------------------------------------
 
-SIZES = st.one_of(
-    *[st.fixed_dictionaries({"width": st.integers(1, 160), "height": st.integers(1, 160)})] * 5,
-    st.sampled_from(get_args(ImageSizePreset)),
-    st.sampled_from([{"width": 2048, "height": 2048}, {"width": 4_194_304, "height": 1}][:1]),
+SIDES = st.integers(1, 160)
+SIZES = st.integers(0, 9).flatmap(
+    lambda dice: (
+        st.fixed_dictionaries({"width": SIDES, "height": SIDES})
+        if dice  # mostly small ones: large ones take time, and are no different
+        else st.sampled_from(get_args(ImageSizePreset))
+    )
 )
 HUB_IDS = st.from_regex(
     r"[A-Za-z0-9][A-Za-z0-9_-]{0,8}/[A-Za-z0-9][A-Za-z0-9_.-]{0,8}", fullmatch=True
@@ -283,6 +288,38 @@ def test_refused_before_anything_is_posted(
         generate(client, {"prompt": "refused", **values})
     assert str(caught.value).startswith(said)
     assert len(fal.ledger().posts()) == before
+
+
+# -- rows of the table of faults that are seen only from here --------------------
+
+
+@pytest.mark.parametrize(
+    "prompt", ["狐狸 🦊👩‍👩‍👧‍👦 e\u0301", "שועל \u202eمعكوس\u202c", "{x} ${y} `z` \\u0041 \u2028"]
+)
+def test_row_70_unicode_arrives_byte_exact(prompt: str, client: Client, fal: FalProcess) -> None:
+    _images, receipt = generate(client, {"prompt": prompt, "image_size": SMALL})
+    assert body_of(fal, prompt)["prompt"].encode() == prompt.encode()
+    assert receipt["prompt"] == prompt
+    assert prompt in [row["prompt"] for row in history(client)]
+
+
+def test_row_77_four_adapters_are_refused_first(client: Client, fal: FalProcess) -> None:
+    before = len(fal.ledger().posts())
+    with pytest.raises(AppError, match="loras: holds 4 entries; 3 at most"):
+        generate(client, {"prompt": "x", "loras": [{"path": f"a/b{n}"} for n in range(4)]})
+    assert len(fal.ledger().posts()) == before
+
+
+def test_row_79_an_error_is_text(client: Client, fal: FalProcess) -> None:
+    """Gradio shows an error as markup: whatever it quotes is escaped."""
+    script = "<script>alert(1)</script>"
+    quoted = "&lt;script&gt;alert(1)&lt;/script&gt;"
+    said = {"loc": ["body", script], "msg": script, "type": "value_error"}
+    fal.inject(faults.answer("submit", 422, {"detail": [said]}))
+    for values in ({"output_format": script}, {"backend": script}, {}):
+        with pytest.raises(AppError) as caught:
+            generate(client, {"prompt": script, **values})
+        assert quoted in str(caught.value) and "<script" not in str(caught.value)
 
 
 # -- the other endpoints -------------------------------------------------------

@@ -471,7 +471,7 @@ def test_a_live_preview_is_for_its_owner(history: History) -> None:
         ("nobody", {}),
         ("nonsense", {COOKIE: "local"}),
     ):
-        site.cookies = cookies  # type: ignore[assignment]
+        site.cookies = cookies
         seen[name] = site.get(f"/media/{job.id}/live").status_code
     assert seen == {"owner": 200, "other": 404, "nobody": 404, "nonsense": 404}
 

@@ -256,7 +256,7 @@ def test_row_49_a_cancel_timeout_is_unconfirmed_until_the_status_tells(
     with in_queue(bench) as job_id:
         started = time.monotonic()
         assert bench.runner.cancel(job_id, OWNER) is CancelOutcome.UNCONFIRMED
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 40
         assert_cancelled(bench, job_id)
 
 

@@ -345,12 +345,10 @@ def test_row_37_clock_skew_of_a_day_leaves_durations_alone(bench: Bench, skew: i
         ("Date", formatdate(time.time() + skew, usegmt=True)),
     )
     busy = faults.answer("submit", 429, {"detail": "Too many"}, again)
-    started = time.monotonic()
     bench.fal.inject(busy, *stages)
     view = bench.run()
-    took = time.monotonic() - started
     assert view.job.state is State.STORED and view.problem is None
-    assert 0 <= (view.job.updated - view.job.created).total_seconds() <= took
+    assert 0 <= (view.job.updated - view.job.created).total_seconds() < 60
     assert view.job.receipt is not None
     assert view.job.receipt.timings == {"inference": 0.1}
 
@@ -416,8 +414,9 @@ def test_events_follow_the_queue(bench: Bench) -> None:
     bench.fal.release()
     states = [view.job.state for view in watcher.views()]
     order = [State.INTENT, State.SUBMITTING, State.SUBMITTED, State.COMPLETED, State.STORED]
-    assert [state for state in order if state in states[1:]] == order[1:]
+    # A watcher sees the newest view, so it may miss one; it never sees one go back.
     assert states == sorted(states, key=order.index)
+    assert State.SUBMITTED in states and states[-1] is State.STORED
 
 
 def _position(view: JobView) -> int:

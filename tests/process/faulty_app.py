@@ -30,7 +30,7 @@ def fsync(file: int) -> None:
 
 
 if __name__ == "__main__":
-    shutil.disk_usage = disk_usage
+    shutil.disk_usage = disk_usage  # type: ignore[assignment]
     os.fsync = fsync  # type: ignore[assignment]
     jobs.flight.STORE_AGAIN = 0.1  # type: ignore[misc]
     app.main()

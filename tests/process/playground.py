@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
+import re
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from gradio_client import Client
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "test-id:test-secret"
-LIFETIME = 300  # seconds; the kernel ends a playground that its test forgot
+LIFETIME = 1200  # seconds; the kernel ends a playground that its test forgot
 PATIENCE = 90.0  # seconds to answer: five on an idle machine
-PORT_TAKEN = "Cannot find empty port"
+T = TypeVar("T")
+ADDRESS = re.compile(r"Running on local URL: +(http://\S+)")
 APP = ("app.py",)
+# An alarm survives exec. Set in a process of its own: ours has threads, and forking Python
+# code from it could hang.
+BOUNDED = (
+    "import os, signal, sys;"
+    f"signal.alarm({LIFETIME});"
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
 
 
 def clean_environment(directory: Path, extra: Mapping[str, str]) -> dict[str, str]:
@@ -40,7 +48,7 @@ def clean_environment(directory: Path, extra: Mapping[str, str]) -> dict[str, st
 
 
 def free_port() -> int:
-    """A port that was free a moment ago; whoever loses the race for it asks again."""
+    """A port that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -103,24 +111,30 @@ def playground(
 
 
 def _started(directory: Path, environment: dict[str, str], program: tuple[str, ...]) -> Playground:
-    for _attempt in range(5):
-        page = _launch(directory, environment, program)
-        try:
-            if _answers(page):
-                return page
-        except BaseException:
-            page.kill()
-            raise
-        if PORT_TAKEN not in page.log():
-            break
-    raise AssertionError(f"the playground did not start:\n{page.log()}")
+    number = len(list(directory.glob("playground-*.log")))
+    log_path = directory / f"playground-{number}.log"
+    # Where the search for a port begins: Gradio takes the next one if this is gone meanwhile.
+    environment = {**environment, "GRADIO_SERVER_PORT": str(free_port())}
+    page = Playground(run_python(program, environment, log_path), "", directory, log_path)
+    try:
+        page.url = wait_for("an address", lambda: _address(page), PATIENCE)
+        wait_for("HTTP 200", lambda: _answers(page), PATIENCE)
+    except BaseException as exc:
+        page.kill()
+        raise AssertionError(f"the playground did not start:\n{page.log()}") from exc
+    return page
 
 
-def _launch(directory: Path, environment: dict[str, str], program: tuple[str, ...]) -> Playground:
-    port = free_port()
-    log_path = directory / f"playground-{len(list(directory.glob('playground-*.log')))}.log"
-    process = run_python(program, {**environment, "GRADIO_SERVER_PORT": str(port)}, log_path)
-    return Playground(process, f"http://127.0.0.1:{port}", directory, log_path)
+def _address(page: Playground) -> str | None:
+    assert page.process.poll() is None, "it ended"
+    found = ADDRESS.search(page.log())
+    return found[1] if found else None
+
+
+def _answers(page: Playground) -> bool:
+    with contextlib.suppress(httpx.TransportError), page.http() as http:
+        return http.get("/").status_code == 200
+    return False
 
 
 def run_python(
@@ -129,35 +143,20 @@ def run_python(
     """A Python that writes to a file and can't outlive its time, not even without its test."""
     with log_path.open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, *arguments],
+            [sys.executable, "-c", BOUNDED, *arguments],
             cwd=ROOT,
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            preexec_fn=lambda: signal.alarm(LIFETIME),  # an alarm survives exec
         )
 
 
-def _answers(page: Playground) -> bool:
-    """Wait for HTTP 200; False if the process ended instead."""
-    deadline = time.monotonic() + PATIENCE
-    with page.http() as http:
-        while page.process.poll() is None:
-            with contextlib.suppress(httpx.TransportError):
-                if http.get("/").status_code == 200:
-                    return True
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"no answer within {PATIENCE} s:\n{page.log()}")
-            time.sleep(0.05)  # nothing announces that a socket listens
-    return False
-
-
-def wait_for(what: str, true: Any, timeout: float = 30.0, pause: float = 0.05) -> Any:
+def wait_for(what: str, true: Callable[[], T | None], timeout: float = 60.0) -> T:
     """Ask again until the answer is truthy, and return it."""
     deadline = time.monotonic() + timeout
     while not (found := true()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {timeout} s")
-        time.sleep(pause)
+        time.sleep(0.05)
     return found

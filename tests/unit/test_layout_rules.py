@@ -1,0 +1,219 @@
+"""How the code is arranged: imports point one way, and no field or backend is forgotten."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+import gradio as gr
+import pytest
+from gradio.components import Component
+
+from backends.base import Resources
+from backends.hosted import HostedBackend
+from backends.registry import BACKENDS, available
+from generation.parsing import bounds, parse_request
+from generation.request import MAX_LORAS, MAX_PROMPT, GenerationRequest, ImageSizePreset
+from history.store import History
+from jobs import Runner
+from settings import Settings
+from ui.create import build_recipe
+from ui.page import Site, build_page
+from ui.recipes import control_values, request_values
+from ui.texts import catalogue, translations
+from ui.visitor import Visitors
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("generation", "backends", "lora_registry", "history", "jobs", "ui")
+MODULES = ("app", "settings", "outbound")
+
+# app → ui → jobs → backends, lora_registry, history → generation; the three don't know each other.
+MAY_IMPORT = {
+    "generation": set(),
+    "settings": set(),
+    "outbound": {"generation"},
+    "history": {"generation"},
+    "backends": {"generation", "outbound", "settings"},
+    "lora_registry": {"generation", "outbound"},
+    "jobs": {"backends", "lora_registry", "history", "generation"},
+    "ui": {"jobs", "backends", "lora_registry", "history", "generation"},
+    "app": {"ui", "jobs", "backends", "lora_registry", "history", "generation", "settings"},
+}
+ONLY_IN = {
+    "gradio": ("ui/", "app.py"),
+    "gradio_client": (),
+    "fal_client": ("backends/hosted.py",),
+    "huggingface_hub": ("lora_registry/", "backends/local/"),
+    "torch": ("backends/local/",),
+    "diffusers": ("backends/local/",),
+    "pytest": (),
+    "tests": (),
+}
+
+
+def product_files() -> list[Path]:
+    inside = [path for part in PARTS for path in (ROOT / part).rglob("*.py")]
+    return sorted([*inside, *(ROOT / f"{name}.py" for name in MODULES)])
+
+
+@cache
+def imports(path: Path) -> tuple[str, ...]:
+    """The full names of all modules that a file imports, wherever in it."""
+    tree = ast.parse(path.read_text("utf-8"))
+    return tuple(name for node in ast.walk(tree) for name in _imported(node))
+
+
+def _imported(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "relative imports hide where they lead"
+        yield str(node.module)
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", product_files(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    mine = part_of(path)
+    others = {name.split(".")[0] for name in imports(path)} & {*PARTS, *MODULES} - {mine}
+    assert others <= MAY_IMPORT[mine]
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_a_package_is_imported_in_its_place_only(package: str) -> None:
+    users = [
+        str(path.relative_to(ROOT))
+        for path in product_files()
+        if package in {name.split(".")[0] for name in imports(path)}
+    ]
+    assert [user for user in users if not user.startswith(ONLY_IN[package])] == []
+
+
+def test_nothing_is_imported_by_its_name_as_text() -> None:
+    """Which would hide it from the rules above."""
+    for path in product_files():
+        assert "importlib" not in {name.split(".")[0] for name in imports(path)}, path
+        assert "__import__" not in path.read_text("utf-8"), path
+
+
+# -- every field has its place -------------------------------------------------
+
+
+ABLE = HostedBackend(None).capabilities(Resources())
+
+
+@pytest.fixture(scope="module")
+def controls() -> dict[str, Component]:
+    with gr.Blocks(analytics_enabled=False):
+        return build_recipe(translations(), ABLE).controls
+
+
+def values(controls: dict[str, Component]) -> dict[str, Any]:
+    return {name: component.value for name, component in controls.items()}
+
+
+def test_the_layout_has_every_field(controls: dict[str, Component]) -> None:
+    assert set(request_values(values(controls))) == set(GenerationRequest.model_fields)
+
+
+def test_untouched_the_page_asks_for_the_endpoints_defaults(controls: dict[str, Component]) -> None:
+    asked = {**request_values(values(controls)), "prompt": "a fox"}
+    assert parse_request(asked).request == GenerationRequest(prompt="a fox")
+
+
+def test_restored_values_fit_the_controls(controls: dict[str, Component]) -> None:
+    whole = parse_request(
+        {
+            "prompt": "a fox",
+            "image_size": {"width": 600, "height": 400},
+            "num_inference_steps": 3,
+            "seed": str(2**64 - 1),
+            "sync_mode": True,
+            "num_images": 4,
+            "enable_safety_checker": False,
+            "output_format": "webp",
+            "acceleration": "none",
+            "enable_prompt_expansion": True,
+            "loras": [{"path": f"a/b{n}", "scale": n} for n in range(MAX_LORAS)],
+        }
+    ).request
+    filled = control_values(whole)
+    assert set(filled) == set(controls)
+    assert parse_request(request_values(filled)).request == whole
+
+
+@pytest.mark.parametrize("name", GenerationRequest.model_fields)
+def test_a_control_has_the_bounds_of_its_field(name: str, controls: dict[str, Component]) -> None:
+    limits = bounds(GenerationRequest.model_fields[name])
+    control = controls.get(name)
+    if isinstance(control, gr.Slider):
+        assert (control.minimum, control.maximum) == (limits["ge"], limits["le"])
+    elif isinstance(control, gr.Radio) and "ge" in limits:
+        offered = [value for _, value in control.choices]
+        assert offered == list(range(limits["ge"], limits["le"] + 1))
+    elif isinstance(control, gr.Radio):
+        offered = [value for _, value in control.choices]
+        kind = ImageSizePreset if name == "image_size" else None
+        allowed = get_args(kind or GenerationRequest.model_fields[name].annotation)
+        assert [value for value in offered if value != "custom"] == list(allowed)
+
+
+def test_every_adapter_has_its_row(controls: dict[str, Component]) -> None:
+    parts = {f"lora_{slot}_{part}" for slot in range(MAX_LORAS) for part in ("path", "scale", "on")}
+    assert {name for name in controls if name.startswith("lora_")} == parts
+
+
+# -- every backend has its words -----------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The whole page, built and not served."""
+    with History.open(tmp_path_factory.mktemp("page") / "data") as history:
+        runner = Runner(history, available(Settings(_env_file=None)))
+        page = build_page(Site(runner, Visitors("private"), "demo", server_key=False))
+        built: dict[str, Any] = dict(page.get_config_file())
+        return built
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_backend_has_its_texts(name: str) -> None:
+    for language in ("en", "zh"):
+        assert {f"backend.{name}", f"backend.{name}.note"} <= catalogue(language).keys()
+
+
+def test_a_backend_can_be_chosen(config: dict[str, Any]) -> None:
+    (switch,) = [c for c in config["components"] if c["props"].get("elem_id") == "backend"]
+    assert [value for _, value in switch["props"]["choices"]] == list(BACKENDS)
+
+
+def test_a_backend_is_called_by_its_name() -> None:
+    made = available(Settings(_env_file=None))
+    assert {name: backend.name for name, backend in made.items()} == {n: n for n in BACKENDS}
+
+
+def test_the_counter_knows_the_limit(config: dict[str, Any]) -> None:
+    (counter,) = [c for c in config["components"] if c["props"].get("elem_id") == "counter"]
+    assert f'data-limit="{MAX_PROMPT}"' in str(counter["props"])
+
+
+def test_no_template_holds_more_than_its_value(config: dict[str, Any]) -> None:
+    """A template is code; a value is data, braces and dollars included."""
+    templates = {
+        component["props"]["html_template"]
+        for component in config["components"]
+        if component["type"] == "html"
+    }
+    assert templates == {"${value}"}
+
+
+def test_only_the_api_has_names(config: dict[str, Any]) -> None:
+    shown = [d["api_name"] for d in config["dependencies"] if d["api_visibility"] == "public"]
+    assert {"generate", "estimate_cost", "history", "restore"} <= set(shown)
+    assert not [name for name in shown if not isinstance(name, str)]
