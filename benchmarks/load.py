@@ -1,6 +1,6 @@
 """A room of people, each making one image: what the playground adds to the endpoint's own time.
 
-    python -m benchmarks.load [--users 25,50,100,200] [--rounds 3] [--arrivals together,spread]
+    python -m benchmarks.load [--users 25,50,100,200] [--rounds 3] [--arrivals together,spread,10]
                               [--way api|page] [--job-seconds 2.0]
 
 One run holds the playground (hosted backend, public mode: each user has a
@@ -9,7 +9,8 @@ level and round the same jobs are made twice, in turns: through the playground,
 and by a bare asyncio + httpx client that does the endpoint's share of the work
 and nothing else (see `_users.py`). `--way api` calls the public Gradio endpoint
 `/generate`; `--way page` sends what the page's script sends for one click.
-Users arrive all at once (`together`) or evenly over one job's duration (`spread`).
+Users arrive all at once (`together`), evenly over one job's duration (`spread`), or
+evenly over so many seconds (`--arrivals 10`).
 
 Overhead is the time from a user's arrival to the answer, less the job's own
 seconds; `in hand` includes downloading the image. CPU is in milliseconds per
@@ -84,7 +85,8 @@ Sender = Callable[[str, int, str, str], Run]
 
 def _sender(app: Server, fal: StandIn, job_seconds: float) -> Sender:
     def send(kind: str, users: int, arrivals: str, label: str) -> Run:
-        window = job_seconds if arrivals == "spread" else 0.0
+        named = {"together": 0.0, "spread": job_seconds}
+        window = named[arrivals] if arrivals in named else float(arrivals)
         label = f"{label} {arrivals} {kind} {users}"
         return send_crowd(kind, users, window, label, app, fal)
 
@@ -109,12 +111,13 @@ def _report(levels: Sequence[Level], books: Books, options: argparse.Namespace) 
     print(f"Jobs of {job:g} s, {options.rounds} rounds, way {options.way!r}; {TARGETS}\n")
     for arrivals in dict.fromkeys(level.arrivals for level in levels):
         chosen = [level for level in levels if level.arrivals == arrivals]
-        print(f"Arriving {arrivals}: seconds beyond the job's own {job:g} s")
+        how = arrivals if arrivals.isalpha() else f"over {arrivals} s"
+        print(f"Arriving {how}: seconds beyond the job's own {job:g} s")
         print_table(
             ("users", "lost", "dupl.", "median", "p95", "p95 in hand", "bare median", "bare p95"),
             [_overheads(level, books, job) for level in chosen],
         )
-        print(f"Arriving {arrivals}: total seconds, and CPU milliseconds per job")
+        print(f"Arriving {how}: total seconds, and CPU milliseconds per job")
         print_table(
             (
                 "users", "total", "bare total", "ratio", "app", "stand-in", "users'",

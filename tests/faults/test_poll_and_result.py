@@ -394,6 +394,7 @@ def test_a_good_job_is_posted_followed_fetched_and_copied_once(bench: Bench) -> 
     stages = [exchange.stage for exchange in bench.seen.exchanges()]
     polls = stages.count("status")
     assert stages == ["submit", *["status"] * polls, "result", "media", "media"]
+    assert [e.status for e in bench.seen.exchanges("status")] == [202] * (polls - 1) + [200]
     [body] = bench.seen.submitted_bodies()
     assert body == view.job.request.payload() and body["seed"] == 2**64 - 1
     assert view.job.receipt is not None
