@@ -56,6 +56,12 @@ def pytest_configure(config: pytest.Config) -> None:
     socket.socket.connect = _guarded(socket.socket.connect)  # type: ignore[method-assign]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests in a browser come last: Playwright keeps an event loop running in this thread until
+    the session ends, and no other test could run one of its own."""
+    items.sort(key=lambda item: "browser" in getattr(item, "fixturenames", ()))
+
+
 def _guarded(connect: Callable[..., None]) -> Callable[..., None]:
     def guarded(self: socket.socket, address: Any) -> None:
         if self.type == socket.SOCK_STREAM and not _is_here(self, address):
