@@ -36,6 +36,19 @@ def choose(page: Page, group: str, value: str) -> None:
     page.locator(f'#{group} input[value="{value}"]').check(force=True)
 
 
+def set_number(page: Page, control: str, value: str) -> None:
+    number = page.locator(f"#{control} input[type=number]")
+    number.fill(value)
+    number.press("Tab")
+
+
+def unfold_advanced(page: Page) -> None:
+    """Gradio mounts folded controls late and sets them once more: nobody is as fast as a script."""
+    page.locator("#advanced button.label-wrap").click()
+    page.locator("#sync-mode input").wait_for()
+    page.evaluate("new Promise((done) => requestIdleCallback(done))")
+
+
 def drop(page: Page, data: bytes, name: str) -> None:
     """Let a file fall on the page."""
     transfer = page.evaluate_handle(
@@ -68,12 +81,10 @@ def test_every_control_reaches_the_endpoint(page: Page, fal: FalProcess) -> None
     page.locator("#seed input").fill("15860307465884635512")
     for slot, (path, scale) in enumerate((("ada/ink", "0.35"), ("bo/grain", "2"), ("cy/off", "4"))):
         page.locator(f"#lora-{slot}-path input").fill(path)
-        page.locator(f"#lora-{slot}-scale input[type=number]").fill(scale)
-        page.locator(f"#lora-{slot}-scale input[type=number]").press("Tab")
+        set_number(page, f"lora-{slot}-scale", scale)
     page.locator("#lora-2-on input").uncheck()
-    page.locator("#advanced button.label-wrap").click()
-    page.locator("#num-inference-steps input[type=number]").fill("3")
-    page.locator("#num-inference-steps input[type=number]").press("Tab")
+    unfold_advanced(page)
+    set_number(page, "num-inference-steps", "3")
     choose(page, "acceleration", "high")
     choose(page, "output-format", "webp")
     page.locator("#enable-prompt-expansion input").check()
@@ -155,7 +166,7 @@ def test_a_downloaded_file_restores_its_settings(page: Page, tmp_path: Path, kin
     page.locator("#seed input").fill("77")
     page.locator("#lora-0-path input").fill("ada/ink")
     choose(page, "image-size", "portrait_16_9")
-    page.locator("#advanced button.label-wrap").click()
+    unfold_advanced(page)
     choose(page, "output-format", kind)
     ask(page, f"A recipe in a {kind} 📷")
     with page.expect_download() as download:

@@ -3,8 +3,10 @@ let before = null;
 let favourites = false;
 let deleted = null;
 let asked = 0;
+const gone = new Set(); // an answer that was on its way when a card was deleted still has it
 
 const part = (name) => element.querySelector(`.history-${name}`);
+const cards = (job) => element.querySelectorAll(`.card[data-job="${CSS.escape(job)}"]`);
 
 async function load(more = false) {
   if (!part("days")) return;
@@ -16,7 +18,12 @@ async function load(more = false) {
   if (more) append(days, answer.html);
   else days.innerHTML = answer.html;
   before = answer.before;
+  gone.forEach(drop);
   part("more").hidden = !before;
+}
+
+function drop(job) {
+  cards(job).forEach((card) => card.remove());
 }
 
 /* A day that continues on the next page stays one day. */
@@ -50,26 +57,31 @@ element.addEventListener("click", async (event) => {
     return load();
   }
   const card = button.closest(".card");
-  if (card) act(button.dataset.action, card, button);
+  if (card) act(button.dataset.action, card.dataset.job);
 });
 
-async function act(action, card, button) {
-  const job = card.dataset.job;
+async function act(action, job) {
   if (action === "restore") return trigger("restore", { job });
   const answer = await server.act({ action, job });
   if (answer?.cause) return window.playground.toast(answer.cause, answer.hint);
-  if (action === "favourite")
-    button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
+  if (action === "favourite") cards(job).forEach(toggleStar);
   if (action === "delete") {
-    card.remove();
+    gone.add(job);
+    drop(job);
     deleted = job;
     part("deleted").hidden = false;
     part("undo").focus();
   }
 }
 
+function toggleStar(card) {
+  const star = card.querySelector('[data-action="favourite"]');
+  star.setAttribute("aria-pressed", String(star.getAttribute("aria-pressed") !== "true"));
+}
+
 async function undo() {
   await server.act({ action: "undelete", job: deleted });
+  gone.delete(deleted);
   part("deleted").hidden = true;
   load();
 }
