@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import Protocol
 
 from pydantic import SecretStr
@@ -13,6 +12,7 @@ from pydantic import SecretStr
 from generation.errors import BackendUnavailable, InvalidRequest
 from generation.events import Event, Handle
 from generation.imagefile import CheckedImage
+from generation.lora_file import LoraFile
 from generation.request import GenerationRequest
 from generation.result import ImageFile
 
@@ -21,11 +21,11 @@ from generation.result import ImageFile
 class Resources:
     """What a job needs and its recipe must not hold.
 
-    `lora_files` maps an adapter's path in the request to a local file.
+    `lora_files` are the adapters that were found, by their path in the request.
     """
 
     fal_key: SecretStr | None = None
-    lora_files: Mapping[str, Path] = field(default_factory=dict)
+    lora_files: Mapping[str, LoraFile] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,16 @@
     │   ├── KeyRevoked          the key stopped working while the job was running
     │   ├── NoImages            finished without a single image
     │   └── AnswerRefused       an answer that must not be followed
+    ├── AdapterError
+    │   ├── ReferenceInvalid    what was typed names no adapter
+    │   ├── HubUnreachable      the Hub is down, slow or not to be found
+    │   ├── HubLimited          429, with the seconds to wait
+    │   ├── AdapterNotFound     no such repository or file, or a private one
+    │   ├── AdapterGated        its author asks for an agreement first
+    │   ├── NoWeights           a repository without a safetensors file
+    │   ├── SeveralFiles        which of them is for the person to say
+    │   ├── AdapterRefused      not a safetensors file, hostile, or no adapter
+    │   └── AdapterUnavailable  it could not be brought to the backend
     ├── MediaError
     │   ├── MediaExpired        the image's address is gone
     │   ├── MediaBroken         the bytes are incomplete or did not arrive
@@ -249,6 +259,79 @@ class AnswerRefused(JobError):
 
     message = "The endpoint's answer points to a foreign host ({host}); it was not followed."
     hint = "Check the proxy and host settings. The job may be billed; see fal's dashboard."
+
+
+# -- adapters ------------------------------------------------------------------
+
+
+class AdapterError(PlaygroundError):
+    """An adapter that can't be read or handed over; nothing was sent, nothing is billed."""
+
+    message = "The adapter can't be used."
+    hint = "Choose another one."
+
+
+class ReferenceInvalid(AdapterError):
+    """Facts: `reference` and `problem`."""
+
+    message = "{reference} names no adapter: it {problem}."
+    hint = "Paste owner/name, a Hub link, or the https address of a .safetensors file."
+
+
+class HubUnreachable(AdapterError):
+    """Facts: `reason`."""
+
+    message = "The Hugging Face Hub can't be reached ({reason})."
+    hint = "Try again in a moment; pasted references still work."
+
+
+class HubLimited(AdapterError):
+    """Facts: `retry_after` in whole seconds."""
+
+    message = "The Hugging Face Hub asks to wait {retry_after} s."
+    hint = "Try again then; a Hub token (HF_TOKEN) raises the limit."
+
+
+class AdapterNotFound(AdapterError):
+    """Facts: `reference`."""
+
+    message = "{reference} was not found, or it is private."
+    hint = "Check the spelling; for a private one set HF_TOKEN to a token that may read it."
+
+
+class AdapterGated(AdapterError):
+    """Facts: `repo` and `link`, where access is asked for."""
+
+    message = "{repo} is gated: its author asks you to accept terms first."
+    hint = "Ask for access on {link}, then set HF_TOKEN to your token."
+
+
+class NoWeights(AdapterError):
+    """Facts: `repo`."""
+
+    message = "{repo} holds no safetensors file."
+    hint = "Choose another adapter: other formats may run code and are not taken."
+
+
+class SeveralFiles(AdapterError):
+    """Facts: `repo`, and `files`, the first names."""
+
+    message = "{repo} holds several files: {files}."
+    hint = "Choose one of them: paste its own link, or pick it in its slot."
+
+
+class AdapterRefused(AdapterError):
+    """Facts: `name` and `reason`."""
+
+    message = "{name} can't be used: {reason}."
+    hint = "Choose another file or another adapter; nothing was sent."
+
+
+class AdapterUnavailable(AdapterError):
+    """Facts: `name` and `reason`."""
+
+    message = "{name} could not be brought to the backend: {reason}."
+    hint = "Generate again; if it repeats, choose another adapter. Nothing was sent."
 
 
 # -- the image files -----------------------------------------------------------

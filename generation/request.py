@@ -46,6 +46,7 @@ Acceleration = Literal["none", "regular", "high"]
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _ADDRESS = re.compile(r"https://[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}")
+_UPLOAD = re.compile(r"upload:[0-9a-f]{64}")  # a file given to this playground, by its sha256
 
 
 def _clean_prompt(text: Any) -> Any:
@@ -76,7 +77,9 @@ def _exact_integer(value: Any) -> Any:
 
 def _lora_path(path: str) -> str:
     path = path.strip()
-    if _ADDRESS.fullmatch(path) or (_HUB_ID.fullmatch(path) and ".." not in path):
+    if _ADDRESS.fullmatch(path) or _UPLOAD.fullmatch(path):
+        return path
+    if _HUB_ID.fullmatch(path) and ".." not in path:
         return path
     raise ValueError("must be a Hugging Face id such as owner/name, or an https address")
 
