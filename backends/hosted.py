@@ -204,7 +204,8 @@ class HostedBackend:
             self._clients[key] = httpx.AsyncClient(
                 verify=self._tls,
                 headers={"Authorization": f"Key {key}"} if key else {},
-                limits=httpx.Limits(max_connections=400, max_keepalive_connections=100),
+                # Few: httpcore looks at each of them, twice a request.
+                limits=httpx.Limits(max_connections=40, max_keepalive_connections=40),
                 event_hooks={"response": [self._note_units]},
             )
         return self._clients[key]

@@ -17,6 +17,7 @@ from generation.imagefile import CheckedImage
 from history.records import Job
 
 REMEMBERED: Final = 600.0  # seconds that a settled job stays here for late watchers
+SWEEP: Final = 10.0  # seconds between two looks for those that stayed long enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,22 @@ class JobView:
         return self.job.state.is_final or (self.problem is not None and not self.retrying)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Watcher:
+    """Who is woken: by any change, or only by those of one job or one owner's jobs."""
+
+    loop: asyncio.AbstractEventLoop
+    changed: asyncio.Event
+    job_id: str | None
+    owner: str | None
+
+    def wake(self, view: JobView) -> None:
+        """Wake it, if this change is one of those it waits for."""
+        if self.job_id in (None, view.job.id) and self.owner in (None, view.job.owner):
+            with suppress(RuntimeError):  # the loop is closed: nobody waits there
+                self.loop.call_soon_threadsafe(self.changed.set)
+
+
 class Board:
     """The newest view of each job in flight. Any thread may write, read and wait."""
 
@@ -54,17 +71,19 @@ class Board:
         self.epoch = secrets.token_hex(8)  # versions count from here; another process, other counts
         self._views: dict[str, JobView] = {}
         self._versions = itertools.count(1)
-        self._watchers: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+        self._watchers: set[_Watcher] = set()
+        self._swept = 0.0
 
     def show(self, view: JobView, **changes: Any) -> JobView:
         """Replace a job's view and wake the watchers."""
         now = time.monotonic()
         view = replace(view, **changes, version=next(self._versions), changed=now)
         self._views[view.job.id] = view
-        self._forget_before(now - REMEMBERED)
-        for loop, changed in tuple(self._watchers):
-            with suppress(RuntimeError):  # the watcher's loop is closed: nobody waits there
-                loop.call_soon_threadsafe(changed.set)
+        if now - self._swept > SWEEP:
+            self._swept = now
+            self._forget_before(now - REMEMBERED)
+        for watcher in tuple(self._watchers):
+            watcher.wake(view)
         return view
 
     def get(self, job_id: str, owner: str) -> JobView | None:
@@ -85,19 +104,21 @@ class Board:
     async def changes(self, owner: str, since: int, timeout: float) -> list[JobView]:
         """`views`, waiting up to `timeout` seconds for the first change."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(timeout), self.watching() as changed:
+            async with asyncio.timeout(timeout), self.watching(owner=owner) as changed:
                 while not self.views(owner, since):
                     changed.clear()
                     await changed.wait()
         return self.views(owner, since)
 
     @asynccontextmanager
-    async def watching(self) -> AsyncIterator[asyncio.Event]:
-        """An event of this loop that is set at every change."""
-        watcher = (asyncio.get_running_loop(), asyncio.Event())
+    async def watching(
+        self, job_id: str | None = None, owner: str | None = None
+    ) -> AsyncIterator[asyncio.Event]:
+        """An event of this loop that is set at every change, of one job or one owner if given."""
+        watcher = _Watcher(asyncio.get_running_loop(), asyncio.Event(), job_id, owner)
         self._watchers.add(watcher)
         try:
-            yield watcher[1]
+            yield watcher.changed
         finally:
             self._watchers.discard(watcher)
 

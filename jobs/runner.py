@@ -92,7 +92,7 @@ class Runner:
     async def watch(self, job_id: str, owner: str) -> AsyncIterator[JobView]:
         """A job's views until it is settled, for any number of watchers."""
         version = -1
-        async with self.board.watching() as changed:
+        async with self.board.watching(job_id=job_id) as changed:
             while True:
                 changed.clear()
                 view = self.view(job_id, owner)
