@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.request import getproxies
@@ -69,9 +70,29 @@ class Fetcher:
             MediaExpired: the address is gone (403, 404, 410).
             MediaBroken: it did not arrive whole or in time.
         """
+        async with self.open(url) as response:
+            return await self._read(response)
+
+    @asynccontextmanager
+    async def open(
+        self, url: str, headers: Mapping[str, str] = PLAIN
+    ) -> AsyncIterator[httpx.Response]:
+        """The answer behind all redirects, whatever its status, its body still to be read.
+
+        `headers` go to every hop. Errors while the body is read are translated
+        as well; counting its bytes is up to the reader.
+
+        Raises:
+            MediaRefused: a forbidden address.
+            MediaBroken: it did not arrive whole or in time.
+        """
         try:
             async with asyncio.timeout(self.seconds):
-                return await self._follow(httpx.URL(url))
+                response = await self._follow(httpx.URL(url), headers)
+                try:
+                    yield response
+                finally:
+                    await response.aclose()
         except TimeoutError as exc:
             raise MediaBroken(reason=f"not finished in {self.seconds:g} s") from exc
         except httpx.InvalidURL as exc:
@@ -79,34 +100,32 @@ class Fetcher:
         except httpx.HTTPError as exc:
             raise MediaBroken(reason=type(exc).__name__) from exc
 
-    async def _follow(self, url: httpx.URL) -> bytes:
+    async def _follow(self, url: httpx.URL, headers: Mapping[str, str]) -> httpx.Response:
         for _hop in range(MAX_HOPS + 1):
-            request = await self._request(url)
+            request = await self._request(url, headers)
             response = await self.client.send(request, stream=True, follow_redirects=False)
-            try:
-                if not response.has_redirect_location:
-                    return await self._read(response)
-                url = url.join(response.headers["location"])
-            finally:
-                await response.aclose()
+            if not response.has_redirect_location:
+                return response
+            await response.aclose()
+            url = url.join(response.headers["location"])
         raise MediaRefused(reason=f"more than {MAX_HOPS} redirects")
 
-    async def _request(self, url: httpx.URL) -> httpx.Request:
+    async def _request(self, url: httpx.URL, headers: Mapping[str, str]) -> httpx.Request:
         """A request to a checked address: name in Host and SNI, address in the URL."""
         if {url.host, url.netloc.decode()} & self.trusted and url.scheme in ("http", "https"):
-            return self.client.build_request("GET", url, headers=PLAIN)
+            return self.client.build_request("GET", url, headers=headers)
         odd = url.userinfo or (url.port or 0) > 65535
         if url.scheme != "https" or not url.host or odd:
             raise MediaRefused(reason="its address is not a plain https address")
         host = url.raw_host.decode("ascii")
         if _goes_through_a_proxy(host):
             _refuse_private_name(host)
-            return self.client.build_request("GET", url, headers=PLAIN)
+            return self.client.build_request("GET", url, headers=headers)
         address = await self._checked_address(host, url.port or 443)
         return self.client.build_request(
             "GET",
             url.copy_with(host=address),
-            headers=PLAIN | {"Host": url.netloc.decode()},
+            headers={**headers, "Host": url.netloc.decode()},
             extensions={"sni_hostname": host},
         )
 

@@ -1,0 +1,322 @@
+"""The Hugging Face Hub: listings, repositories, and the bytes of their files.
+
+The only module that calls `huggingface_hub`. It uses the library's session,
+headers and reading of errors, and not `list_models` or `hf_hub_download`: those
+sleep a 429 out for minutes, have no time limit of their own, and a single
+malformed card ends a listing. Everything here blocks, is bounded in bytes and
+seconds, and may be called from any thread. The token goes to the Hub alone: the
+session drops it where a redirect leads to another host.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, BinaryIO, Final, NoReturn
+from urllib.parse import quote, urlsplit
+
+import httpx2
+from huggingface_hub import get_session
+from huggingface_hub.errors import (
+    BadRequestError,
+    DisabledRepoError,
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    build_hf_headers,
+    hf_raise_for_status,
+    parse_ratelimit_headers,
+)
+from pydantic import SecretStr
+
+from generation.errors import (
+    AdapterError,
+    AdapterGated,
+    AdapterNotFound,
+    AdapterRefused,
+    AdapterUnavailable,
+    HubLimited,
+    HubUnreachable,
+)
+from lora_registry.references import HUB
+
+CONNECT_SECONDS: Final = 5.0
+SECONDS: Final = 15.0
+DOWNLOAD_SECONDS: Final = 3600.0
+MAX_ANSWER: Final = 32 * 2**20
+MAX_FILE: Final = 2 * 2**30
+MAX_PAGES: Final = 12
+MAX_WAIT: Final = 600
+CHUNK: Final = 2**20
+IDENTITY: Final = {"Accept-Encoding": "identity"}
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some bytes of a file, and how many the whole file has where the answer said so."""
+
+    data: bytes
+    file_bytes: int | None
+
+
+class Hub:
+    """One Hub by its address; the token is optional and never leaves this object but for it."""
+
+    def __init__(self, endpoint: str = HUB, token: SecretStr | None = None) -> None:
+        self.endpoint = endpoint.rstrip("/")
+        self._token = token if _usable(token) else None
+        self._not_before: dict[str, float] = {}
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """End downloads that are under way; what they have stays for the next time."""
+        self._closed.set()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed.is_set()
+
+    # -- what is there ---------------------------------------------------------
+
+    def models(self, params: dict[str, Any], count: int) -> tuple[list[Any], bool]:
+        """The first `count` rows of a listing, and whether there are no more.
+
+        `params` are the API's own: filter, search, author, sort, expand. One
+        call, and another only where the Hub gives less than was asked for.
+        """
+        rows: list[Any] = []
+        url, query = f"{self.endpoint}/api/models", {**params, "limit": count}
+        for _page in range(MAX_PAGES):
+            page, following = self._json("GET", url, "the Hub's list", params=query)
+            if not isinstance(page, list):
+                raise HubUnreachable(reason="its answer is no list")
+            rows += page
+            if following is None or not page:
+                return rows[:count], len(rows) <= count
+            if len(rows) >= count:
+                break
+            url, query = self._own(following), {}
+        return rows[:count], False
+
+    def model(self, repo: str, revision: str | None = None) -> Any:
+        """A repository as the API gives it, its files with sizes; a renamed one is followed."""
+        at = f"/revision/{quote(revision, safe='')}" if revision else ""
+        url = f"{self.endpoint}/api/models/{repo}{at}"
+        return self._json("GET", url, repo, params={"blobs": "true"})[0]
+
+    def dates(self, repo: str, sha: str, files: Sequence[str]) -> dict[str, str]:
+        """When each file was last changed, as ISO text."""
+        url = f"{self.endpoint}/api/models/{repo}/paths-info/{sha}"
+        form = {"paths": list(files), "expand": "true"}
+        answer = self._json("POST", url, repo, data=form)[0]
+        entries = [entry for entry in answer if isinstance(entry, dict)]
+        found = {str(entry.get("path")): _mapping(entry.get("lastCommit")) for entry in entries}
+        return {name: str(commit["date"]) for name, commit in found.items() if "date" in commit}
+
+    # -- the bytes of files ----------------------------------------------------
+
+    def address(self, repo: str, sha: str, file: str) -> str:
+        """Where a file of one revision lies; without a token."""
+        return f"{self.endpoint}/{repo}/resolve/{sha}/{quote(file)}"
+
+    def read(self, repo: str, sha: str, file: str, start: int, stop: int) -> Part:
+        """The bytes from `start` up to, not including, `stop`; fewer where the file ends."""
+        asked = IDENTITY | {"Range": f"bytes={start}-{stop - 1}"}
+        url = self.address(repo, sha, file)
+        with self._open("GET", url, f"{repo}/{file}", headers=asked, takes=(416,)) as response:
+            if response.status_code == 416:
+                return Part(b"", _file_bytes(response))
+            first = start if response.status_code == 206 else 0
+            data = _within(response, stop - first, SECONDS)
+            return Part(data[start - first :], _file_bytes(response))
+
+    def text(self, repo: str, sha: str, file: str, most: int) -> str:
+        """The beginning of a text file."""
+        return self.read(repo, sha, file, 0, most).data.decode("utf-8", "replace")
+
+    def download(
+        self, repo: str, sha: str, file: str, to: BinaryIO, progress: Progress | None = None
+    ) -> None:
+        """Append what `to` still lacks of a file; it may hold the beginning already."""
+        have = to.seek(0, 2)
+        asked = IDENTITY | ({"Range": f"bytes={have}-"} if have else {})
+        url, name = self.address(repo, sha, file), f"{repo}/{file}"
+        with self._open("GET", url, name, headers=asked, takes=(416,)) as response:
+            if response.status_code == 416:
+                return  # it was whole already
+            if response.status_code != 206:
+                have = to.seek(0)
+                to.truncate()
+            self._copy(response, to, have, name, progress)
+
+    def _copy(
+        self,
+        response: httpx2.Response,
+        to: BinaryIO,
+        have: int,
+        name: str,
+        progress: Progress | None,
+    ) -> None:
+        total, ends = _file_bytes(response), time.monotonic() + DOWNLOAD_SECONDS
+        for chunk in response.iter_raw(CHUNK):
+            have += len(chunk)
+            if have > MAX_FILE:
+                raise AdapterRefused(name=name, reason=f"it is larger than {MAX_FILE >> 30} GiB")
+            if self.closed or time.monotonic() > ends:
+                raise AdapterUnavailable(name=name, reason="the download was stopped")
+            to.write(chunk)
+            if progress is not None:
+                progress(have, total)
+        if total is not None and have != total:
+            raise AdapterUnavailable(name=name, reason="it did not arrive whole")
+
+    # -- asking ----------------------------------------------------------------
+
+    def _json(self, method: str, url: str, subject: str, **options: Any) -> tuple[Any, str | None]:
+        """An answer's JSON, and the address of the next page."""
+        with self._open(method, url, subject, **options) as response:
+            data = _within(response, MAX_ANSWER + 1, SECONDS, decoded=True)
+            if len(data) > MAX_ANSWER:
+                raise HubUnreachable(reason="its answer is too long")
+            return json.loads(data), response.links.get("next", {}).get("url")
+
+    @contextmanager
+    def _open(
+        self,
+        method: str,
+        url: str,
+        subject: str,
+        *,
+        headers: dict[str, str] | None = None,
+        takes: tuple[int, ...] = (),
+        **options: Any,
+    ) -> Iterator[httpx2.Response]:
+        """An answer with its body still to be read; any error in our own words."""
+        bucket = "api" if "/api/" in url else "files"  # the Hub counts them apart
+        self._refuse_early(bucket)
+        token = self._token.get_secret_value() if self._token else False
+        sent = {**build_hf_headers(token=token), **(headers or {})}
+        timeout = httpx2.Timeout(SECONDS, connect=CONNECT_SECONDS)
+        try:
+            with get_session().stream(
+                method, url, headers=sent, timeout=timeout, **options
+            ) as response:
+                if response.status_code not in takes:
+                    hf_raise_for_status(response)
+                yield response
+        except HfHubHTTPError as exc:
+            self._raise(exc, subject, bucket)
+        except httpx2.TimeoutException as exc:
+            raise HubUnreachable(reason="no answer in time") from exc
+        except (httpx2.HTTPError, httpx2.InvalidURL, ConnectionError) as exc:
+            raise HubUnreachable(reason=_words(exc)) from exc
+        except (ValueError, RecursionError) as exc:
+            raise HubUnreachable(reason="its answer can't be read") from exc
+
+    def _raise(self, exc: HfHubHTTPError, subject: str, bucket: str) -> NoReturn:
+        status = exc.response.status_code
+        if status == 429:
+            wait = _seconds_to_wait(exc.response)
+            self._not_before[bucket] = time.monotonic() + wait
+            raise HubLimited(retry_after=wait) from exc
+        raise self._meaning(exc, status, subject) from exc
+
+    def _meaning(self, exc: HfHubHTTPError, status: int, subject: str) -> AdapterError:
+        """What an error says; a gated repository also counts as not found, so it goes first."""
+        if isinstance(exc, GatedRepoError):
+            repo = "/".join(subject.split("/")[:2])
+            return AdapterGated(repo=repo, link=f"{self.endpoint}/{repo}")
+        if "invalid credentials" in str(exc.response.headers.get("X-Error-Message")).lower():
+            return HubUnreachable(reason="it rejects the token in HF_TOKEN")
+        absent = (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError)
+        if isinstance(exc, (*absent, DisabledRepoError)) or status in (401, 403, 404):
+            return AdapterNotFound(reference=subject)
+        asked_wrong = (
+            " and does not know what was asked" if isinstance(exc, BadRequestError) else ""
+        )
+        return HubUnreachable(reason=f"it answered HTTP {status}{asked_wrong}")
+
+    def _refuse_early(self, bucket: str) -> None:
+        """A limited Hub isn't asked again before its time."""
+        left = self._not_before.get(bucket, 0.0) - time.monotonic()
+        if left > 0:
+            raise HubLimited(retry_after=max(1, round(left)))
+
+    def _own(self, url: str) -> str:
+        """A next page's address, which must be the Hub's own: the token goes there."""
+        given, own = urlsplit(url), urlsplit(self.endpoint)
+        if (given.scheme, given.netloc) != (own.scheme, own.netloc):
+            raise HubUnreachable(reason="its next page is on another host")
+        return url
+
+
+def _within(
+    response: httpx2.Response, most: int, seconds: float, *, decoded: bool = False
+) -> bytes:
+    """At most `most` bytes of a body, in time however slowly they come."""
+    body, ends = bytearray(), time.monotonic() + seconds
+    for chunk in response.iter_bytes() if decoded else response.iter_raw():
+        body += chunk
+        if len(body) >= most:
+            break
+        if time.monotonic() > ends:
+            raise HubUnreachable(reason=f"not finished in {seconds:g} s")
+    return bytes(body[:most])
+
+
+def _file_bytes(response: httpx2.Response) -> int | None:
+    """The whole file's size: behind the slash of Content-Range, or the length of all of it."""
+    ranged = re.search(r"/(\d{1,18})$", response.headers.get("content-range", ""))
+    if ranged:
+        return int(ranged[1])
+    length = response.headers.get("content-length", "")
+    whole = response.status_code == 200 and re.fullmatch(r"\d{1,18}", length)
+    return int(length) if whole else None
+
+
+def _seconds_to_wait(response: httpx2.Response) -> int:
+    """From the rate limit's own header, else Retry-After as seconds or a date; capped."""
+    info = parse_ratelimit_headers(response.headers)
+    if info is not None and info.remaining == 0:
+        return min(max(info.reset_in_seconds, 1), MAX_WAIT)
+    text = response.headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d{1,9}", text):
+        return min(max(int(text), 1), MAX_WAIT)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return 60
+    wait = (moment.astimezone(UTC) - datetime.now(UTC)).total_seconds()
+    return min(max(round(wait), 1), MAX_WAIT)
+
+
+def _words(exc: Exception) -> str:
+    if isinstance(exc, httpx2.ConnectError):
+        return "no connection"
+    if isinstance(exc, httpx2.NetworkError | httpx2.RemoteProtocolError):
+        return "the connection broke"
+    return type(exc).__name__
+
+
+def _usable(token: SecretStr | None) -> bool:
+    """Whether an HTTP header can carry it; an error about one that can't would quote it."""
+    text = token.get_secret_value() if token else ""
+    return bool(text) and text.isascii() and text.isprintable() and " " not in text
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
