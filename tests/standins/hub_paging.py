@@ -72,8 +72,9 @@ class Pager(Generic[Item]):
     def _after(self, items: Sequence[Item], cursor: str | None) -> Sequence[Item]:
         if cursor is None:
             return items
-        last = _decode(cursor)
-        keys = map(self.key, items)
+        last, keys = _decode(cursor), [self.key(item) for item in items]
+        if not keys or not _alike(last, keys[0]):
+            raise BadQuery("Invalid cursor")
         later = [key < last if self.descending else key > last for key in keys]
         return items[later.index(True) :] if True in later else ()
 
@@ -82,6 +83,13 @@ class Pager(Generic[Item]):
         pairs = [(name, value) for name, value in kept if name != "cursor"]
         query = urlencode([*pairs, ("cursor", _encode(self.key(last)))])
         return f"{call.base}{call.head.path}?{query}"
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two keys can be compared: the same types, in lists too."""
+    if not isinstance(one, list) or not isinstance(other, list):
+        return type(one) is type(other)
+    return [type(value) for value in one] == [type(value) for value in other]
 
 
 def _encode(key: Any) -> str:
