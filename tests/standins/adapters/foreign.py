@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from tests.standins.adapters import dialects as d
-from tests.standins.adapters.adapter import NOT_AN_ADAPTER, OTHER_FAMILY, UNKNOWN, Adapter
+from tests.standins.adapters.adapter import NOT_AN_ADAPTER, OTHER_FAMILY, PLAIN, UNKNOWN, Adapter
+from tests.standins.adapters.changes import lora
 from tests.standins.adapters.model import (
     ATTENTION,
     FEED_FORWARD,
@@ -19,7 +21,6 @@ from tests.standins.adapters.model import (
 from tests.standins.adapters.tensors import Tensor
 
 Sizes = Mapping[str, Shape]
-RANK = 4
 
 FLUX_DIFFUSERS: Sizes = {
     "transformer_blocks.0.attn.to_q": (3072, 3072),
@@ -126,22 +127,20 @@ def foreign_adapters() -> tuple[Adapter, ...]:
 def _foreign(
     name: str, family: str | None, dialect: d.Dialect, sizes: Sizes, fit: str = OTHER_FAMILY
 ) -> Adapter:
-    tensors: dict[str, Tensor] = {}
-    for module, shape in sizes.items():
-        key = dialect.key(module, "down").removesuffix(dialect.down).removesuffix(".")
-        tensors |= pair(key, dialect.down, dialect.up, shape)
+    changes = tuple(lora(module, (module,), shape, PLAIN) for module, shape in sizes.items())
     fused = any(module.endswith("attention.qkv") for module in sizes)
-    return Adapter(
+    made = Adapter(
         name,
         "LoRA",
         f"{dialect.layout} fused qkv" if fused else dialect.layout,
-        extra=tensors,
+        changes,
+        dialect,
         family=family,
-        unmatched=() if family else tuple(sorted(tensors)),
         hosted=fit,
         local=fit,
         demo=fit,
     )
+    return made if family else replace(made, unmatched=tuple(sorted(made.tensors)))
 
 
 def pair(
@@ -152,8 +151,8 @@ def pair(
 ) -> dict[str, Tensor]:
     """The two keys of one LoRA module, its name as it is in the file."""
     return {
-        f"{module}.{down}": Tensor("BF16", (RANK, shape[1]), seed=1),
-        f"{module}.{up}": Tensor("BF16", (shape[0], RANK), seed=2),
+        f"{module}.{down}": Tensor("BF16", (PLAIN.rank, shape[1]), seed=1),
+        f"{module}.{up}": Tensor("BF16", (shape[0], PLAIN.rank), seed=2),
     }
 
 
@@ -196,7 +195,6 @@ def _other(
         extra=tensors,
         family=family,
         dtype="BF16" if shapes else "",
-        unmatched=() if family else tuple(sorted(tensors)),
         hosted=NOT_AN_ADAPTER,
         local=NOT_AN_ADAPTER,
         demo=NOT_AN_ADAPTER,
