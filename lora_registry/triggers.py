@@ -24,7 +24,7 @@ _STATED: Final = re.compile(
 )
 # What the Hub's own card template says.
 _TEMPLATE: Final = re.compile(
-    r"use\s+(?=[`\"“])([^\n]{1,300}?)\s+to trigger the (?:image )?generation", re.IGNORECASE
+    r"use\s+(?=[`\"“])([^\n]{1,300}?)\s+to trigger the (?:image|generation)", re.IGNORECASE
 )
 
 
