@@ -20,7 +20,7 @@ _PAIRS: Final = (
     (".lora_A.weight", ".lora_B.weight"),
     (".lora.down.weight", ".lora.up.weight"),
 )
-_KEPT_TOGETHER: Final = re.compile(r"(to_[qkv]|to_out|feed_forward)(?=_|$)")
+_KEPT_TOGETHER: Final = re.compile(r"(?<![^_])(to_[qkv]|to_out|feed_forward)(?=_|$)")
 _ORIGINAL_OUT: Final = re.compile(r"\.out(?=\.(?:lora_down|lora_up)\.weight$|\.alpha$)")
 _MENDED: Final = (
     "context_refiner.", "noise_refiner.", "adaLN_modulation.", "all_final_layer.",
@@ -28,7 +28,7 @@ _MENDED: Final = (
 )  # fmt: skip
 _TO_OUT: Final = re.compile(r"(?<!\.to_out)\.out$")
 _TO_QKV: Final = re.compile(r"\.to\.([qkv])$")
-_TUNED: Final = re.compile(r"\.(lora_[AB]\.weight|lora_magnitude_vector|lokr_w[12](_[ab])?)$")
+_TUNED: Final = re.compile(r"\.(lora_[AB]\.weight|lokr_w[12](_[ab])?)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,8 @@ def _for_peft(names: list[str], small: bool) -> list[str]:
 def _injected(names: list[str]) -> frozenset[str]:
     """PEFT ignores foreign modules, unless there is no other."""
     own = [name.removeprefix("transformer.") for name in names if name.startswith("transformer.")]
+    if own and "lora_A" not in own[0]:  # diffusers' own old spelling
+        own = [n.replace(".lora.down", ".lora_A").replace(".lora.up", ".lora_B") for n in own]
     modules = frozenset(_TUNED.sub("", name) for name in own if _TUNED.search(name)) & LINEARS
     if own and not modules:
         raise _Fails
@@ -96,9 +98,11 @@ def _lora_converted(names: list[str]) -> list[str]:
             module = name.removesuffix(down)
             if f"{module}{up}" not in left:
                 raise _Fails
-            for taken in (name, f"{module}{up}", f"{_mended_module(module)}.alpha"):
+            dotted = down == _PAIRS[2][0]
+            alpha = f"{_mended_module(module) if dotted else module}.alpha"
+            for taken in (name, f"{module}{up}", alpha):
                 left.pop(taken, None)
-            modules += _split(module) if down.startswith(".lora.") else [module]
+            modules += _split(module) if dotted else [module]
     if left:
         raise _Fails
     return [f"transformer.{module}{end}" for module in modules for end in _PAIRS[1]]

@@ -77,6 +77,7 @@ def _plain(make: Maker) -> Iterator[Adapter]:
     """One tensor pair per linear of diffusers' model."""
     yield make("diffusers", d.DIFFUSERS)
     yield make("diffusers-attention-only", d.DIFFUSERS, parts=ATTENTION)
+    yield make("diffusers-old", d.DIFFUSERS_OLDEST)
     yield make("comfyui", d.COMFYUI)
     yield make("comfyui-alpha", d.COMFYUI, spec=HALF)
     yield make("comfyui-down-up-alpha", d.COMFYUI_OLD, spec=HALF)
@@ -100,6 +101,7 @@ def _fused(make: Maker) -> Iterator[Adapter]:
     yield make("kohya-fused", d.KOHYA_FUSED, spec=HALF)
     yield make("comfyui-fused", d.COMFYUI_FUSED, drops=ATTENTION)
     yield make("comfyui-fused-down-up-alpha", d.COMFYUI_FUSED_OLD, spec=HALF, drops=QKV)
+    yield make("comfyui-fused-alpha", d.COMFYUI_FUSED, spec=HALF, drops=ALL)
     yield make("bare-fused", d.BARE_FUSED, drops=ALL)
 
 
@@ -111,6 +113,8 @@ def _unheard(make: Maker) -> Iterator[Adapter]:
     yield make("bare-default-infix", d.BARE_INFIX)
     yield make("peft", d.PEFT, drops=ALL)
     yield make("diffusers-alpha", d.DIFFUSERS, spec=HALF, drops=ALL)
+    yield make("diffusers-down-up", d.DIFFUSERS_OLD, drops=ALL)
+    yield make("comfyui-whole-prefix", d.COMFYUI_MODEL, drops=ALL)
     yield make("lycoris-lora", d.LYCORIS, spec=HALF, drops=ALL)
 
 

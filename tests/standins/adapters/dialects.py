@@ -61,12 +61,15 @@ DOWN, UP = "lora_down.weight", "lora_up.weight"
 DEFAULT_A, DEFAULT_B = "lora_A.default.weight", "lora_B.default.weight"
 
 DIFFUSERS = Dialect("diffusers", "transformer.")
+DIFFUSERS_OLD = Dialect("diffusers", "transformer.", DOWN, UP)
+DIFFUSERS_OLDEST = Dialect("diffusers", "transformer.", "lora.down.weight", "lora.up.weight")
 DIFFUSERS_DORA = Dialect("diffusers", "transformer.", magnitude="lora_magnitude_vector")
 COMFYUI = Dialect("comfyui", "diffusion_model.")
 COMFYUI_OLD = Dialect("comfyui", "diffusion_model.", DOWN, UP)
 COMFYUI_INFIX = Dialect("comfyui", "diffusion_model.", DEFAULT_A, DEFAULT_B)
 COMFYUI_FUSED = Dialect("comfyui fused qkv", "diffusion_model.", native=True)
 COMFYUI_FUSED_OLD = Dialect("comfyui fused qkv", "diffusion_model.", DOWN, UP, native=True)
+COMFYUI_MODEL = Dialect("comfyui", "model.diffusion_model.")
 KOHYA = Dialect("kohya", "lora_unet_", DOWN, UP, underscores=True)
 KOHYA_FUSED = Dialect("kohya fused qkv", "lora_unet_", DOWN, UP, underscores=True, native=True)
 BARE = Dialect("bare", "")
