@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from .fal_answers import pause
@@ -46,26 +47,36 @@ class HubExchanges:
         route, names = _find(self._routes, head)
         body, whole = await connection.read_body(BODY_LIMIT)
         if not whole:
-            return connection.reset()
+            connection.reset()
+            return
         call = Call(head, body, f"http://{head.host}", names)
         if route.stage == CONTROL:
             await self._deliver(connection, head, route.handler(call))
-            return None
+        else:
+            await self._seen(route, call, connection)
+
+    async def _seen(self, route: Route, call: Call, connection: HttpConnection) -> None:
+        """Answer a request that counts: the ledger has it, faults may strike it."""
+        head = call.head
         fault = self._faults.take(route.stage, head.target)
         number = self._ledger.open(_entry(route, call, fault))
         answer = self._answer(route, call, fault)
-        if fault and fault.kind == "hang":
-            await self._hang()
+        await self._delay(fault)
+        if self.stopping.is_set() or (fault and fault.kind == "reset"):
+            connection.reset()
+            return
+        self._ledger.amend(number, status=answer.status)
+        sent, answered = await self._deliver(connection, head, answer, fault, number)
+        self._ledger.amend(number, sent_bytes=sent, answered=answered)
+
+    async def _delay(self, fault: HubFault | None) -> None:
         if fault and fault.kind == "slow":
             await pause(self.stopping, fault.seconds)
-        if self.stopping.is_set() or (fault and fault.kind == "reset"):
-            return connection.reset()
-        self._ledger.amend(number, status=answer.status)
-        sent, answered = await self._deliver(connection, head, answer, fault)
-        self._ledger.amend(number, sent_bytes=sent, answered=answered)
-        return None
+        if fault and fault.kind == "hang":
+            await self._hang()
 
     async def _hang(self) -> None:
+        """Wait for `released` or the end; several wait for the same release."""
         self.released.clear()
         ends = [asyncio.ensure_future(e.wait()) for e in (self.released, self.stopping)]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -81,7 +92,12 @@ class HubExchanges:
         return replace(answer, headers=signed((*answer.headers, *fresh)))
 
     async def _deliver(
-        self, connection: HttpConnection, head: Head, answer: Answer, fault: HubFault | None = None
+        self,
+        connection: HttpConnection,
+        head: Head,
+        answer: Answer,
+        fault: HubFault | None = None,
+        number: int | None = None,
     ) -> tuple[int, bool]:
         """Bytes of the body that went out, and whether that was all and the client there."""
         size = length(answer)
@@ -90,7 +106,14 @@ class HubExchanges:
             return 0, await connection.finish()
         cut = fault is not None and fault.kind in ("truncated_body", "reset_midway")
         until = min(fault.amount, size) if cut and fault else size
-        sent = await self._send(connection, answer, until, fault)
+        sent = 0
+        async for data in self._pieces(answer, until, fault):
+            if connection.gone():
+                break
+            sent += len(data)
+            if number is not None:
+                self._ledger.sending(number, sent)
+            await connection.send(data)
         if fault and fault.kind == "reset_midway":
             connection.reset()
         if sent < size:
@@ -98,19 +121,19 @@ class HubExchanges:
             return sent, False
         return sent, await connection.finish()
 
-    async def _send(
-        self, connection: HttpConnection, answer: Answer, until: int, fault: HubFault | None
-    ) -> int:
+    async def _pieces(
+        self, answer: Answer, until: int, fault: HubFault | None
+    ) -> AsyncIterator[bytes]:
+        """The first `until` bytes of the body, at the fault's pace, while the stand-in runs."""
         rate = fault.amount if fault and fault.kind == "throttled" else None
         piece = PIECE if rate is None else max(1, min(PIECE, int(rate * TICK)))
-        sent = 0
-        while sent < until and not connection.gone() and not self.stopping.is_set():
-            data = part(answer, sent, min(until, sent + piece))
-            await connection.send(data)
-            sent += len(data)
+        for start in range(0, until, piece):
+            if self.stopping.is_set():
+                return
+            data = part(answer, start, min(until, start + piece))
+            yield data
             if rate is not None:
                 await pause(self.stopping, len(data) / rate)
-        return sent
 
 
 def _find(routes: tuple[Route, ...], head: Head) -> tuple[Route, dict[str, str]]:

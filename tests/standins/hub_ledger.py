@@ -107,6 +107,12 @@ class HubLedger:
             self._requests[number] = replace(self._requests[number], **changes)
             self._append(self._requests[number])
 
+    def sending(self, number: int, sent_bytes: int) -> None:
+        """Said before these bytes go out, so that no client is ahead of it; not in the file."""
+        with self._changed:
+            self._requests[number] = replace(self._requests[number], sent_bytes=sent_bytes)
+            self._changed.notify_all()
+
     def _append(self, request: HubRequest) -> None:
         if self._file:
             self._file.write(json.dumps(asdict(request)) + "\n")

@@ -73,7 +73,7 @@ class Pager(Generic[Item]):
         if cursor is None:
             return items
         last, keys = _decode(cursor), [self.key(item) for item in items]
-        if not keys or not _alike(last, keys[0]):
+        if keys and not _alike(last, keys[0]):
             raise BadQuery("Invalid cursor")
         later = [key < last if self.descending else key > last for key in keys]
         return items[later.index(True) :] if True in later else ()

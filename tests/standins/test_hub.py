@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.standins import hub_special
+from tests.standins import hub_files, hub_special
 from tests.standins.hub import LEDGER_FILE, HubStandIn
 from tests.standins.hub_client import HubClient, query_of
 from tests.standins.hub_ledger import HubLedger, token_hash
@@ -164,6 +164,7 @@ def test_a_big_file_is_on_the_cdn(hub: HubStandIn, client: HubClient) -> None:
     assert address.startswith(f"{hub.cdn_url}/repos/{file.sha256}?")
     assert WEIGHTS in query_of(address)["response-content-disposition"][0]
     assert client.head(address).headers["etag"] == f'"{file.sha256}"'
+    assert [request.sent_bytes for request in hub.ledger.requests()] == [0, 0]
 
 
 def test_the_cdn_serves_signed_addresses_only(hub: HubStandIn, client: HubClient) -> None:
@@ -173,6 +174,11 @@ def test_the_cdn_serves_signed_addresses_only(hub: HubStandIn, client: HubClient
         assert client.get(wrong, READER_TOKEN).status_code == 403
     later = address.replace("Expires=1", "Expires=2")
     assert client.get(later).status_code == 403
+
+
+def test_addresses_on_the_cdn_expire(client: HubClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_files, "VALID_FOR", -1)
+    assert client.file(PIXEL_ART, WEIGHTS).status_code == 403
 
 
 @pytest.mark.parametrize(
