@@ -4,14 +4,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.standins import hub_files, hub_special
 from tests.standins.hub import LEDGER_FILE, HubStandIn
 from tests.standins.hub_client import HubClient, query_of
 from tests.standins.hub_ledger import HubLedger, token_hash
-from tests.standins.hub_process import hub_process
 from tests.standins.hub_repos import READER_TOKEN, STRANGER_TOKEN, Repo, RepoFile, Visitor
 from tests.standins.hub_special import GATED, PIXEL_ART, PRIVATE, SEVERAL_FILES
 
@@ -277,27 +275,3 @@ def test_the_ledger_outlives_the_stand_in(tmp_path: Path) -> None:
         hub.ledger.wait_until(lambda ledger: ledger.requests()[-1].answered)
     kept = HubLedger.read(tmp_path / LEDGER_FILE).requests()
     assert kept == hub.ledger.requests() and kept[0].sent_bytes > 100
-
-
-# As a process
-
-
-def test_a_process_is_steered_from_outside(tmp_path: Path) -> None:
-    with hub_process(tmp_path, "--repos", "70", "--page-size", "50") as hub:
-        assert len(hub.repos()) == 70
-        made = Repo("someone/new", (RepoFile("a.safetensors", b"abc"),), former=("someone/old",))
-        hub.add_repo(made)
-        hub.remove_repo(PIXEL_ART)
-        hub.rename("someone/new", "someone/newest")
-        hub.add_token("hf_mine", Visitor("someone"))
-        with httpx.Client(base_url=hub.url, trust_env=False, follow_redirects=True) as http:
-            assert http.get(f"/api/models/{PIXEL_ART}").status_code == 401
-            assert http.get("/api/models/someone/new").json()["id"] == "someone/newest"
-            assert http.get("/someone/newest/resolve/main/a.safetensors").content == b"abc"
-            assert http.get("/api/models").links
-            mine = {"Authorization": "Bearer hf_mine"}
-            assert http.get("/api/whoami-v2", headers=mine).json()["name"] == "someone"
-            bad = http.post("/_control/tokens", json={"token": "x"})
-            assert bad.status_code == 400
-        assert [r.stage for r in hub.ledger().requests()][:2] == ["info", "info"]
-    assert len(HubLedger.read(hub.ledger_path).requests("whoami")) == 1

@@ -11,7 +11,6 @@ from tests.standins import hub_faults as faults
 from tests.standins.hub import HubStandIn
 from tests.standins.hub_client import HubClient
 from tests.standins.hub_faults import HubFault
-from tests.standins.hub_process import hub_process
 from tests.standins.hub_repos import Repo, RepoFile
 from tests.standins.hub_special import PIXEL_ART, SEVERAL_FILES
 
@@ -165,18 +164,3 @@ def test_the_stand_in_ends_although_somebody_waits(hub: HubStandIn) -> None:
         for thread in asking:
             thread.join(5)
     assert len(failed) == 2
-
-
-def test_faults_reach_a_process(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with hub_process(tmp_path_factory.mktemp("hub")) as hub:
-        hub.inject(faults.limited("info", 5), faults.hang("list"), faults.html("info", 502))
-        with httpx.Client(base_url=hub.url, trust_env=False) as http:
-            assert [http.get(INFO).status_code for _ in range(2)] == [429, 502]
-            hub.clear_faults()
-            assert http.get("/api/models?limit=1").status_code == 200
-            hub.inject(faults.hang("list"))
-            with pytest.raises(httpx.ReadTimeout):
-                http.get("/api/models", timeout=0.2)
-            hub.release()
-            assert http.get("/api/models?limit=1").status_code == 200
-        assert [r.fault for r in hub.ledger().requests()][:2] == ["answer", "answer"]
