@@ -11,14 +11,14 @@ from typing import Final
 
 from generation.errors import AdapterNotFound, AdapterRefused, AdapterUnavailable, HubUnreachable
 from lora_registry.cards import WeightFile
-from lora_registry.hub import Hub, Progress
+from lora_registry.hub import Hub
 from lora_registry.hub_source import Repository
+from lora_registry.parts import Progress
 from lora_registry.weights import disk_said, put_in_place
 from lora_registry.work import Work
 
 ATTEMPTS: Final = 3
 PAUSE: Final = 1.0
-CHUNK: Final = 2**20
 
 
 class Copies:

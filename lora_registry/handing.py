@@ -17,9 +17,10 @@ from generation.errors import (
 from generation.lora_file import LoraFile
 from lora_registry.anatomy import examine
 from lora_registry.copies import Copies, is_standard, sha256_of
-from lora_registry.hub import Hub, Progress
+from lora_registry.hub import Hub
 from lora_registry.hub_source import HubSource, Repository
 from lora_registry.inspection import refuse_unfit
+from lora_registry.parts import Progress
 from lora_registry.references import HubReference, UploadReference, UrlReference
 from lora_registry.uploads import Uploads
 from lora_registry.url_source import UrlSource, name_of

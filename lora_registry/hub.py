@@ -11,65 +11,40 @@ session drops it where a redirect leads to another host.
 from __future__ import annotations
 
 import json
-import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO, Final, NoReturn
 from urllib.parse import quote, urlsplit
 
 import httpx2
 from huggingface_hub import get_session
-from huggingface_hub.errors import (
-    BadRequestError,
-    DisabledRepoError,
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     build_hf_headers,
     hf_raise_for_status,
-    parse_ratelimit_headers,
 )
 from pydantic import SecretStr
 
-from generation.errors import (
-    AdapterError,
-    AdapterGated,
-    AdapterNotFound,
-    AdapterRefused,
-    AdapterUnavailable,
-    HubLimited,
-    HubUnreachable,
+from generation.errors import AdapterRefused, AdapterUnavailable, HubLimited, HubUnreachable
+from lora_registry.hub_errors import meaning, seconds_to_wait, words
+from lora_registry.parts import (
+    CHUNK,
+    DOWNLOAD_SECONDS,
+    IDENTITY,
+    MAX_FILE,
+    SECONDS,
+    Part,
+    Progress,
+    file_bytes,
+    range_of,
 )
 from lora_registry.references import HUB
 
 CONNECT_SECONDS: Final = 5.0
-SECONDS: Final = 15.0
-DOWNLOAD_SECONDS: Final = 3600.0
 MAX_ANSWER: Final = 32 * 2**20
-MAX_FILE: Final = 2 * 2**30
 MAX_PAGES: Final = 12
-MAX_WAIT: Final = 600
-CHUNK: Final = 2**20
-IDENTITY: Final = {"Accept-Encoding": "identity"}
-
-Progress = Callable[[int, int | None], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Some bytes of a file, and how many the whole file has where the answer said so."""
-
-    data: bytes
-    file_bytes: int | None
 
 
 class Hub:
@@ -99,7 +74,8 @@ class Hub:
         call, and another only where the Hub gives less than was asked for.
         """
         rows: list[Any] = []
-        url, query = f"{self.endpoint}/api/models", {**params, "limit": count}
+        url = f"{self.endpoint}/api/models"
+        query: dict[str, Any] | None = {**params, "limit": count}
         for _page in range(MAX_PAGES):
             page, following = self._json("GET", url, "the Hub's list", params=query)
             if not isinstance(page, list):
@@ -109,7 +85,7 @@ class Hub:
                 return rows[:count], len(rows) <= count
             if len(rows) >= count:
                 break
-            url, query = self._own(following), {}
+            url, query = self._own(following), None  # it holds them already
         return rows[:count], False
 
     def model(self, repo: str, revision: str | None = None) -> Any:
@@ -135,14 +111,13 @@ class Hub:
 
     def read(self, repo: str, sha: str, file: str, start: int, stop: int) -> Part:
         """The bytes from `start` up to, not including, `stop`; fewer where the file ends."""
-        asked = IDENTITY | {"Range": f"bytes={start}-{stop - 1}"}
-        url = self.address(repo, sha, file)
+        url, asked = self.address(repo, sha, file), range_of(start, stop)
         with self._open("GET", url, f"{repo}/{file}", headers=asked, takes=(416,)) as response:
             if response.status_code == 416:
-                return Part(b"", _file_bytes(response))
+                return Part(b"", file_bytes(response.status_code, response.headers))
             first = start if response.status_code == 206 else 0
             data = _within(response, stop - first, SECONDS)
-            return Part(data[start - first :], _file_bytes(response))
+            return Part(data[start - first :], file_bytes(response.status_code, response.headers))
 
     def text(self, repo: str, sha: str, file: str, most: int) -> str:
         """The beginning of a text file."""
@@ -153,7 +128,7 @@ class Hub:
     ) -> None:
         """Append what `to` still lacks of a file; it may hold the beginning already."""
         have = to.seek(0, 2)
-        asked = IDENTITY | ({"Range": f"bytes={have}-"} if have else {})
+        asked = range_of(have) if have else IDENTITY
         url, name = self.address(repo, sha, file), f"{repo}/{file}"
         with self._open("GET", url, name, headers=asked, takes=(416,)) as response:
             if response.status_code == 416:
@@ -171,7 +146,10 @@ class Hub:
         name: str,
         progress: Progress | None,
     ) -> None:
-        total, ends = _file_bytes(response), time.monotonic() + DOWNLOAD_SECONDS
+        total, ends = (
+            file_bytes(response.status_code, response.headers),
+            time.monotonic() + DOWNLOAD_SECONDS,
+        )
         for chunk in response.iter_raw(CHUNK):
             have += len(chunk)
             if have > MAX_FILE:
@@ -220,35 +198,17 @@ class Hub:
                 yield response
         except HfHubHTTPError as exc:
             self._raise(exc, subject, bucket)
-        except httpx2.TimeoutException as exc:
-            raise HubUnreachable(reason="no answer in time") from exc
         except (httpx2.HTTPError, httpx2.InvalidURL, ConnectionError) as exc:
-            raise HubUnreachable(reason=_words(exc)) from exc
+            raise HubUnreachable(reason=words(exc)) from exc
         except (ValueError, RecursionError) as exc:
             raise HubUnreachable(reason="its answer can't be read") from exc
 
     def _raise(self, exc: HfHubHTTPError, subject: str, bucket: str) -> NoReturn:
-        status = exc.response.status_code
-        if status == 429:
-            wait = _seconds_to_wait(exc.response)
+        if exc.response.status_code == 429:
+            wait = seconds_to_wait(exc.response)
             self._not_before[bucket] = time.monotonic() + wait
             raise HubLimited(retry_after=wait) from exc
-        raise self._meaning(exc, status, subject) from exc
-
-    def _meaning(self, exc: HfHubHTTPError, status: int, subject: str) -> AdapterError:
-        """What an error says; a gated repository also counts as not found, so it goes first."""
-        if isinstance(exc, GatedRepoError):
-            repo = "/".join(subject.split("/")[:2])
-            return AdapterGated(repo=repo, link=f"{self.endpoint}/{repo}")
-        if "invalid credentials" in str(exc.response.headers.get("X-Error-Message")).lower():
-            return HubUnreachable(reason="it rejects the token in HF_TOKEN")
-        absent = (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError)
-        if isinstance(exc, (*absent, DisabledRepoError)) or status in (401, 403, 404):
-            return AdapterNotFound(reference=subject)
-        asked_wrong = (
-            " and does not know what was asked" if isinstance(exc, BadRequestError) else ""
-        )
-        return HubUnreachable(reason=f"it answered HTTP {status}{asked_wrong}")
+        raise meaning(exc, subject, self.endpoint) from exc
 
     def _refuse_early(self, bucket: str) -> None:
         """A limited Hub isn't asked again before its time."""
@@ -276,40 +236,6 @@ def _within(
         if time.monotonic() > ends:
             raise HubUnreachable(reason=f"not finished in {seconds:g} s")
     return bytes(body[:most])
-
-
-def _file_bytes(response: httpx2.Response) -> int | None:
-    """The whole file's size: behind the slash of Content-Range, or the length of all of it."""
-    ranged = re.search(r"/(\d{1,18})$", response.headers.get("content-range", ""))
-    if ranged:
-        return int(ranged[1])
-    length = response.headers.get("content-length", "")
-    whole = response.status_code == 200 and re.fullmatch(r"\d{1,18}", length)
-    return int(length) if whole else None
-
-
-def _seconds_to_wait(response: httpx2.Response) -> int:
-    """From the rate limit's own header, else Retry-After as seconds or a date; capped."""
-    info = parse_ratelimit_headers(response.headers)
-    if info is not None and info.remaining == 0:
-        return min(max(info.reset_in_seconds, 1), MAX_WAIT)
-    text = response.headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d{1,9}", text):
-        return min(max(int(text), 1), MAX_WAIT)
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return 60
-    wait = (moment.astimezone(UTC) - datetime.now(UTC)).total_seconds()
-    return min(max(round(wait), 1), MAX_WAIT)
-
-
-def _words(exc: Exception) -> str:
-    if isinstance(exc, httpx2.ConnectError):
-        return "no connection"
-    if isinstance(exc, httpx2.NetworkError | httpx2.RemoteProtocolError):
-        return "the connection broke"
-    return type(exc).__name__
 
 
 def _usable(token: SecretStr | None) -> bool:

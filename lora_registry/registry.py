@@ -17,9 +17,10 @@ from lora_registry.cache import JsonCache
 from lora_registry.cards import Card
 from lora_registry.copies import Copies, preselected
 from lora_registry.handing import AWAY, Handing
-from lora_registry.hub import Hub, Progress
+from lora_registry.hub import Hub
 from lora_registry.hub_source import HubSource, Repository
 from lora_registry.inspection import Inspection, of_file, of_repository, of_unreachable
+from lora_registry.parts import Progress
 from lora_registry.references import (
     HUB,
     HubReference,

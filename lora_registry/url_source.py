@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 import ssl
 import tempfile
 import time
@@ -27,13 +26,22 @@ from generation.errors import (
 )
 from lora_registry.anatomy import Anatomy, examine
 from lora_registry.cache import Recent
-from lora_registry.hub import DOWNLOAD_SECONDS, IDENTITY, MAX_FILE, SECONDS, Part, Progress
+from lora_registry.parts import (
+    CHUNK,
+    DOWNLOAD_SECONDS,
+    IDENTITY,
+    MAX_FILE,
+    SECONDS,
+    Part,
+    Progress,
+    file_bytes,
+    range_of,
+)
 from lora_registry.weights import disk_said, put_in_place, read_header
 from lora_registry.work import Work
 from outbound import Fetcher, Resolver, resolve
 
 FRESH: Final = 600.0
-CHUNK: Final = 2**20
 TIMEOUT: Final = httpx.Timeout(20.0, connect=8.0)
 Client = Callable[[], httpx.AsyncClient]
 
@@ -103,17 +111,18 @@ class UrlSource:
         )
 
     async def _part(self, url: str, start: int, stop: int) -> Part:
-        asked = IDENTITY | {"Range": f"bytes={start}-{stop - 1}"}
         async with self._client() as client:
             fetcher = Fetcher(client, seconds=SECONDS, resolver=self._resolver)
             with _said_of_adapters(url):
-                async with fetcher.open(url, asked) as response:
+                async with fetcher.open(url, range_of(start, stop)) as response:
                     if response.status_code == 416:
-                        return Part(b"", _file_bytes(response))
+                        return Part(b"", file_bytes(response.status_code, response.headers))
                     _check(response)
                     first = start if response.status_code == 206 else 0
                     data = await _within(response, stop - first)
-                    return Part(data[start - first :], _file_bytes(response))
+                    return Part(
+                        data[start - first :], file_bytes(response.status_code, response.headers)
+                    )
 
     def _copy(self, url: str, seen: Seen, progress: Progress | None) -> Path:
         name = name_of(url)
@@ -155,7 +164,7 @@ def name_of(url: str) -> str:
 
 
 async def _pour(response: httpx.Response, to: IO[bytes], progress: Progress | None) -> None:
-    have, total = 0, _file_bytes(response)
+    have, total = 0, file_bytes(response.status_code, response.headers)
     if (total or 0) > MAX_FILE:
         raise _too_large()
     async for chunk in response.aiter_raw(CHUNK):
@@ -186,16 +195,6 @@ def _check(response: httpx.Response) -> None:
     encoding = response.headers.get("content-encoding", "identity")
     if encoding != "identity":  # not asked for, and a few bytes may unpack to gigabytes
         raise MediaRefused(reason=f"it is compressed ({encoding})")
-
-
-def _file_bytes(response: httpx.Response) -> int | None:
-    """The whole file's size: behind the slash of Content-Range, or the length of all of it."""
-    ranged = re.search(r"/(\d{1,18})$", response.headers.get("content-range", ""))
-    if ranged:
-        return int(ranged[1])
-    length = response.headers.get("content-length", "")
-    whole = response.status_code == 200 and re.fullmatch(r"\d{1,18}", length)
-    return int(length) if whole else None
 
 
 def _is_the_same(path: Path, seen: Seen) -> bool:
