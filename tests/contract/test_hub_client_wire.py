@@ -1,35 +1,27 @@
 """The unmodified `huggingface_hub` against the stand-in for the Hub.
 
-Half of it shows that the stand-in speaks the Hub's wire, the other half pins down what this
-version of the client does when things go wrong, which is what `lora_registry` is built on.
+They show that the stand-in speaks the Hub's wire, and pin down what this version of the client
+asks for and follows; `tests/standins/test_hub_refusals.py` is about what it raises.
 `HF_ENDPOINT` is read at import, so the endpoint is always passed.
 """
 
 import hashlib
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import HfApi, ModelInfo, constants, hf_hub_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    RemoteEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfApi, ModelInfo, constants
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import ExpandModelProperty_T, ModelSort_T, RepoFile
-from huggingface_hub.utils import _detect_agent
 
-from tests.standins import hub_faults as faults
 from tests.standins import hub_repos, hub_special
 from tests.standins.hub import HubStandIn
+from tests.standins.hub_client import download, without_stray_request
 from tests.standins.hub_ledger import token_hash
-from tests.standins.hub_repos import READER_TOKEN, STRANGER_TOKEN, TURBO, Repo
+from tests.standins.hub_repos import READER_TOKEN, TURBO, Repo
 from tests.standins.hub_special import GATED, PIXEL_ART, PRIVATE, SEVERAL_FILES
 from tests.standins.hub_weights import lora, weights
 
@@ -41,14 +33,9 @@ WANTED: list[ExpandModelProperty_T] = [
 GRAIN = "film_grain.safetensors"
 
 
-@pytest.fixture(autouse=True)
-def _no_stray_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client asks its default endpoint once who runs it; that would leave this machine."""
-    monkeypatch.setattr(_detect_agent, "_registry", {"standardEnvVars": [], "harnesses": {}})
-
-
 @pytest.fixture
-def hub() -> Iterator[HubStandIn]:
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStandIn]:
+    without_stray_request(monkeypatch)
     with HubStandIn() as stand_in:
         yield stand_in
 
@@ -56,19 +43,6 @@ def hub() -> Iterator[HubStandIn]:
 @pytest.fixture
 def api(hub: HubStandIn) -> HfApi:
     return HfApi(endpoint=hub.url, token=False)
-
-
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that the client would have slept."""
-    slept: list[float] = []
-    monkeypatch.setattr(time, "sleep", slept.append)
-    return slept
-
-
-def download(hub: HubStandIn, folder: Path, repo: str, name: str, **rest: Any) -> Path:
-    options: dict[str, Any] = {"token": False, "endpoint": hub.url, "cache_dir": folder} | rest
-    return Path(hf_hub_download(repo, name, **options))
 
 
 # Listing
@@ -125,6 +99,7 @@ def test_search_author_gated_and_base(api: HfApi) -> None:
     assert SEVERAL_FILES in licensed and PIXEL_ART not in licensed
 
 
+@pytest.mark.usefixtures("hub")
 def test_paging_gives_every_row_once() -> None:
     with HubStandIn(page_size=7) as hub:
         api = HfApi(endpoint=hub.url, token=False)
@@ -191,16 +166,6 @@ def test_a_renamed_repository_is_followed(hub: HubStandIn, api: HfApi, tmp_path:
     assert moved[0] == (307, f"/api/models/{hub_special.OLD_NAME}")
     path = download(hub, tmp_path, hub_special.OLD_NAME, "ink.safetensors")
     assert path.stat().st_size == hub.repo(hub_special.NEW_NAME).files[0].length
-
-
-def test_whoami_and_access(api: HfApi) -> None:
-    assert api.whoami(token=READER_TOKEN)["name"] == "reader"
-    api.auth_check(GATED, token=READER_TOKEN)
-    for token in (False, STRANGER_TOKEN):
-        with pytest.raises(GatedRepoError):
-            api.auth_check(GATED, token=token)
-    with pytest.raises(HfHubHTTPError, match="Invalid user token"):
-        api.whoami(token="hf_unknown")
 
 
 # Headers
@@ -294,18 +259,6 @@ def test_pictures_with_any_name_are_found(hub: HubStandIn, api: HfApi, tmp_path:
         assert path.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.usefixtures("pauses")
-def test_a_download_goes_on_where_it_was_cut(hub: HubStandIn, tmp_path: Path) -> None:
-    """In whole pieces, which are as large as the steps of its progress: ten megabytes."""
-    hub.inject(faults.truncated_body("cdn", 11_000_000))
-    path = download(hub, tmp_path, SEVERAL_FILES, GRAIN)
-    whole, rest = hub.ledger.requests("cdn")
-    assert (whole.sent_bytes, whole.answered) == (11_000_000, False)
-    assert (rest.range, rest.status) == (f"bytes={constants.DOWNLOAD_CHUNK_SIZE}-", 206)
-    content = path.read_bytes()
-    assert hashlib.sha256(content).hexdigest() == hub.repo(SEVERAL_FILES).files[-1].sha256
-
-
 def test_xet_is_used_where_the_server_offers_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,86 +271,6 @@ def test_xet_is_used_where_the_server_offers_it(
         with pytest.raises(HfHubHTTPError):
             download(hub, tmp_path / "xet", PIXEL_ART, "pixel_art_zit.safetensors")
         assert "/xet-read-token/" in hub.ledger.requests()[-1].path
-
-
-# Refusals
-
-
-@pytest.mark.parametrize(("token", "status"), [(False, 401), (STRANGER_TOKEN, 403)])
-def test_gated_files(
-    hub: HubStandIn, api: HfApi, tmp_path: Path, token: str | bool, status: int
-) -> None:
-    assert api.model_info(GATED, token=token).gated == "auto"
-    with pytest.raises(GatedRepoError) as of_header:
-        api.parse_safetensors_file_metadata(GATED, "lora.safetensors", token=token)
-    with pytest.raises(GatedRepoError) as of_file:
-        download(hub, tmp_path, GATED, "lora.safetensors", token=token)
-    assert {e.value.response.status_code for e in (of_header, of_file)} == {status}
-    assert isinstance(of_file.value, RepositoryNotFoundError)  # so it is to be caught first
-    path = download(hub, tmp_path, GATED, "lora.safetensors", token=READER_TOKEN)
-    assert path.stat().st_size == hub.repo(GATED).files[0].length
-
-
-@pytest.mark.parametrize(("token", "status"), [(False, 401), (STRANGER_TOKEN, 404)])
-@pytest.mark.parametrize("repo", ["nobody/nothing", PRIVATE])
-def test_missing_and_private_look_alike(
-    hub: HubStandIn, api: HfApi, tmp_path: Path, repo: str, token: str | bool, status: int
-) -> None:
-    with pytest.raises(RepositoryNotFoundError) as of_info:
-        api.model_info(repo, token=token)
-    with pytest.raises(RepositoryNotFoundError) as of_file:
-        download(hub, tmp_path, repo, "lora.safetensors", token=token)
-    for caught in (of_info, of_file):
-        assert not isinstance(caught.value, GatedRepoError)
-        assert caught.value.response.status_code == status
-
-
-def test_a_bad_token_is_not_a_missing_repository(api: HfApi) -> None:
-    with pytest.raises(HfHubHTTPError, match="Invalid credentials") as caught:
-        api.model_info(PIXEL_ART, token="hf_revoked")
-    assert not isinstance(caught.value, RepositoryNotFoundError)
-
-
-def test_missing_files_and_revisions(hub: HubStandIn, api: HfApi, tmp_path: Path) -> None:
-    with pytest.raises(RemoteEntryNotFoundError):
-        api.parse_safetensors_file_metadata(PIXEL_ART, "none.safetensors")
-    with pytest.raises(RemoteEntryNotFoundError):
-        download(hub, tmp_path, PIXEL_ART, "none.safetensors")
-    with pytest.raises(RevisionNotFoundError):
-        api.model_info(PIXEL_ART, revision="0" * 40)
-    with pytest.raises(RevisionNotFoundError):
-        download(hub, tmp_path, PIXEL_ART, "README.md", revision="0" * 40)
-
-
-def test_a_limit_is_raised_for_one_repository_and_waited_out_in_listings(
-    hub: HubStandIn, api: HfApi, pauses: list[float]
-) -> None:
-    hub.inject(faults.limited("info", 55), faults.limited("list", 7), faults.limited("list", 9))
-    with pytest.raises(HfHubHTTPError, match=r"(?s)429.*Retry after 55 seconds \(0/500 requests"):
-        api.model_info(PIXEL_ART)
-    assert pauses == []
-    assert PIXEL_ART in ids(api.list_models(author="studio-lumen"))
-    assert pauses == [8.0, 10.0]  # so a listing may sleep for five minutes
-
-
-def test_a_server_error_is_raised_or_tried_again(
-    hub: HubStandIn, api: HfApi, pauses: list[float]
-) -> None:
-    hub.inject(faults.unavailable("info"), faults.unavailable("list", 502))
-    with pytest.raises(HfHubHTTPError, match="503"):
-        api.model_info(PIXEL_ART)
-    list(api.list_models(limit=1))
-    assert pauses == [1.0]
-
-
-def test_a_page_in_place_of_an_answer(hub: HubStandIn, api: HfApi) -> None:
-    hub.inject(faults.html("info"), faults.html("list"), faults.truncated_json("info"))
-    with pytest.raises(ValueError):
-        api.model_info(PIXEL_ART)
-    with pytest.raises(ValueError):
-        list(api.list_models(limit=1))
-    with pytest.raises(ValueError):
-        api.model_info(PIXEL_ART)
 
 
 # A process of its own

@@ -1,11 +1,27 @@
-"""A client that asks the stand-in Hub once and shows the bare answer."""
+"""Two clients of the stand-in Hub: a bare one, and help with the unmodified `huggingface_hub`."""
 
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
+import pytest
+from huggingface_hub import hf_hub_download
+from huggingface_hub.utils import _detect_agent
 
 from .hub import HubStandIn
+
+
+def without_stray_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`huggingface_hub` asks its default endpoint, once in a process, which agent runs it; in a
+    test that would leave this machine."""
+    monkeypatch.setattr(_detect_agent, "_registry", {"standardEnvVars": [], "harnesses": {}})
+
+
+def download(hub: HubStandIn, folder: Path, repo: str, name: str, **rest: Any) -> Path:
+    """A file by `hf_hub_download` into a cache of its own, without a token unless given."""
+    options: dict[str, Any] = {"token": False, "endpoint": hub.url, "cache_dir": folder} | rest
+    return Path(hf_hub_download(repo, name, **options))
 
 
 class HubClient:
