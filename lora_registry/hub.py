@@ -30,7 +30,6 @@ from pydantic import SecretStr
 from generation.errors import AdapterRefused, AdapterUnavailable, HubLimited, HubUnreachable
 from lora_registry.hub_errors import meaning, seconds_to_wait, words
 from lora_registry.parts import (
-    CHUNK,
     DOWNLOAD_SECONDS,
     IDENTITY,
     MAX_FILE,
@@ -150,7 +149,7 @@ class Hub:
             file_bytes(response.status_code, response.headers),
             time.monotonic() + DOWNLOAD_SECONDS,
         )
-        for chunk in response.iter_raw(CHUNK):
+        for chunk in response.iter_raw():  # unbuffered: what came before a break counts
             have += len(chunk)
             if have > MAX_FILE:
                 raise AdapterRefused(name=name, reason=f"it is larger than {MAX_FILE >> 30} GiB")
