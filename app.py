@@ -12,6 +12,7 @@ from backends.registry import available, choose
 from generation.errors import PlaygroundError
 from history.store import History
 from jobs import Runner
+from lora_registry.registry import Registry
 from settings import VERSION, Settings, help_text
 from ui.launch import launch
 from ui.page import Site, build_page
@@ -43,13 +44,14 @@ def serve(settings: Settings) -> None:
     with History.open(data_dir, database_url, app_version=VERSION) as history:
         if history.notice:
             print(history.notice, file=sys.stderr)
-        runner = Runner(history, available(settings))
+        registry = Registry(data_dir / "adapters", token=settings.hf_token, hub=settings.hub)
+        runner = Runner(history, available(settings), registry)
         visitors = Visitors(settings.mode)
         runner.start()
         try:
             first = choose(settings.backend, runner.backends)
-            site = Site(runner, visitors, first, server_key=settings.fal_key is not None)
-            launch(build_page(site), runner, visitors)
+            site = Site(runner, registry, visitors, first, server_key=settings.fal_key is not None)
+            launch(build_page(site), runner, registry, visitors)
         finally:
             runner.close()
 

@@ -36,6 +36,14 @@ class Settings(BaseSettings):
     fal_key: SecretStr | None = Field(
         None, alias="FAL_KEY", description="Key for the hosted endpoint (fal.ai/dashboard/keys)."
     )
+    hf_token: SecretStr | None = Field(
+        None,
+        alias="HF_TOKEN",
+        description="Hub token for private and gated adapters (huggingface.co/settings/tokens).",
+    )
+    hub: str = Field(
+        "https://huggingface.co", alias="HF_ENDPOINT", description="The Hub, or a mirror of it."
+    )
     backend: Literal["auto", "hosted", "demo"] = Field(
         "auto",
         alias="PLAYGROUND_BACKEND",

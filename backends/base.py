@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from pydantic import SecretStr
 
@@ -33,13 +33,16 @@ class Capabilities:
     """What a backend can do now, for the page to grey out the rest with a reason.
 
     `problem` is None when it is ready. `fields` are the request's fields that
-    it honours; `lora_scale` is the inclusive range of an adapter's scale.
+    it honours; `lora_scale` is the inclusive range of an adapter's scale;
+    `lora_source` is how it reads one: from an address that needs no token, from
+    a file on this machine, or not at all.
     """
 
     fields: frozenset[str]
     lora_scale: tuple[float, float]
     billed: bool
     previews: bool = False
+    lora_source: Literal["url", "file"] | None = None
     problem: BackendUnavailable | None = None
 
     def check(self, request: GenerationRequest) -> None:
@@ -79,6 +82,17 @@ class Backend(Protocol):
 
     def capabilities(self, resources: Resources) -> Capabilities:
         """What this backend can do with these resources; quick, no network."""
+        ...
+
+    async def prepare(self, request: GenerationRequest, resources: Resources) -> Resources:
+        """Bring what a request needs to where it is read; costs nothing and may be repeated.
+
+        Called before `generate` if the request has adapters, which
+        `resources.lora_files` then holds.
+
+        Raises:
+            AdapterError, Refused: nothing was sent.
+        """
         ...
 
     def generate(self, request: GenerationRequest, resources: Resources) -> AsyncIterator[Event]:

@@ -11,6 +11,7 @@ import itertools
 import re
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, Final
 
 import fal_client
@@ -22,6 +23,7 @@ from backends.base import CancelOutcome, Capabilities, Resources
 from backends.fal_errors import CANCELLED, job_failed, reason_of, refusal, unsaid
 from backends.fal_media import fetch, trusted_hosts
 from backends.fal_pace import KEY_REFUSED, NOT_THERE, Pace, Patience
+from backends.fal_storage import FalStorage, with_addresses
 from backends.fal_submit import refuse_foreign, submit
 from generation.errors import (
     JobFailed,
@@ -74,6 +76,7 @@ class HostedBackend:
         self._owner_key = key
         self._pace = pace or Pace()
         self._clients: dict[str, httpx.AsyncClient] = {}
+        self._storage = FalStorage()
         self._units: dict[str, float] = {}
         self._tls: ssl.SSLContext | None = None
 
@@ -84,8 +87,16 @@ class HostedBackend:
             fields=frozenset(GenerationRequest.model_fields),
             lora_scale=(0, 4),
             billed=True,
+            lora_source="url",
             problem=None if has_key else KeyMissing(backend=self.name, reason="no key"),
         )
+
+    async def prepare(self, request: GenerationRequest, resources: Resources) -> Resources:
+        """Put adapters that only we may read on fal's storage, for a short while."""
+        key = self._key(resources)
+        with unsaid(key):
+            files = await self._storage.reachable(resources.lora_files, key)
+        return replace(resources, lora_files=files)
 
     async def generate(
         self, request: GenerationRequest, resources: Resources
@@ -93,8 +104,9 @@ class HostedBackend:
         """Post once, then follow."""
         key = self._key(resources)
         address = f"https://{FAL_QUEUE_RUN_HOST}/{ENDPOINT}"
+        payload = with_addresses(request, resources.lora_files)
         with unsaid(key):
-            handle = await submit(self._client(key), address, request.payload(), self._pace)
+            handle = await submit(self._client(key), address, payload, self._pace)
             yield Submitted(handle)  # kept even where it is refused next: the job may be paid for
             async for event in self._follow(self._api(handle, key)):
                 yield event

@@ -45,7 +45,9 @@ Acceleration = Literal["none", "regular", "high"]
 # C0 and C1 controls but tab and line feed: invisible, and some of them end strings elsewhere.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _ADDRESS = re.compile(r"https://[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}")
+# As the Hub allows them: letters, digits and _.- inside, neither "--" nor "..".
+_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+_HUB_ID = re.compile(rf"(?!.*(?:--|\.\.))(?=.{{3,96}}$){_NAME}/{_NAME}")
 _UPLOAD = re.compile(r"upload:[0-9a-f]{64}")  # a file given to this playground, by its sha256
 
 
@@ -77,9 +79,7 @@ def _exact_integer(value: Any) -> Any:
 
 def _lora_path(path: str) -> str:
     path = path.strip()
-    if _ADDRESS.fullmatch(path) or _UPLOAD.fullmatch(path):
-        return path
-    if _HUB_ID.fullmatch(path) and ".." not in path:
+    if any(form.fullmatch(path) for form in (_HUB_ID, _ADDRESS, _UPLOAD)):
         return path
     raise ValueError("must be a Hugging Face id such as owner/name, or an https address")
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from generation.imagefile import ImageInfo
+from generation.lora_file import LoraFile, as_written
 from generation.pricing import cost_of_units, estimate_cost
 from generation.request import ENDPOINT, GenerationRequest
+
+NO_FILES: Final[Mapping[str, LoraFile]] = MappingProxyType({})
 
 
 class _Answer(BaseModel):
@@ -101,8 +105,12 @@ def make_receipt(
     backend: str,
     billed: bool,
     notices: tuple[str, ...] = (),
+    lora_files: Mapping[str, LoraFile] = NO_FILES,
 ) -> Receipt:
-    """The receipt of a finished job, whose `images` are here and were looked at."""
+    """The receipt of a finished job, whose `images` are here and were looked at.
+
+    `lora_files` are the adapters as they were found, by their path in the request.
+    """
     width, height = request.pixels
     return Receipt(
         request_id=result.request_id,
@@ -114,7 +122,7 @@ def make_receipt(
         image_size={"width": width, "height": height},
         num_inference_steps=request.num_inference_steps,
         acceleration=request.acceleration,
-        loras=result.loras or _as_asked(request),
+        loras=tuple(_found(lora, lora_files) for lora in result.loras or _as_asked(request)),
         has_nsfw_concepts=result.has_nsfw_concepts,
         timings=result.timings,
         cost_usd=_cost(request, result) if billed else 0.0,
@@ -131,6 +139,13 @@ def _expanded(request: GenerationRequest, result: GenerationResult) -> str | Non
 
 def _as_asked(request: GenerationRequest) -> tuple[AppliedLora, ...]:
     return tuple(AppliedLora(path=lora.path, scale=lora.scale) for lora in request.loras)
+
+
+def _found(lora: AppliedLora, files: Mapping[str, LoraFile]) -> AppliedLora:
+    """With its file and sha, which a backend needn't know."""
+    found = files.get(lora.path) or as_written(lora.path)
+    facts = {"file": lora.file or found.file, "sha": lora.sha or found.sha}
+    return lora.model_copy(update=facts)
 
 
 def _cost(request: GenerationRequest, result: GenerationResult) -> float:

@@ -21,13 +21,22 @@ SWEEP: Final = 10.0  # seconds between two looks for those that stayed long enou
 
 
 @dataclass(frozen=True, slots=True)
+class Fetching:
+    """An adapter on its way to the backend; `percent` where the size is known."""
+
+    name: str
+    percent: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class JobView:
     """A job as a watcher sees it: the journal's row, and what is live about it.
 
     `problem` says why it waits or ended badly. `retrying`: the journal doesn't
     take a change yet, and the job goes on by itself once it does. `unconfirmed`:
     the last request to cancel got no clear answer, and may be asked again.
-    `unsaved` are images that are here but not on disk yet. `version` grows with
+    `unsaved` are images that are here but not on disk yet; `fetching` is what
+    the job waits for before anything is sent. `version` grows with
     every change of any job; `changed` is the monotonic time of the last one, in
     seconds.
     """
@@ -39,6 +48,7 @@ class JobView:
     unconfirmed: bool = False
     retrying: bool = False
     unsaved: tuple[CheckedImage, ...] = ()
+    fetching: Fetching | None = None
     version: int = 0
     changed: float = 0.0
 

@@ -7,8 +7,9 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from backends.base import Backend, CancelOutcome, Resources
 from generation.errors import (
@@ -26,10 +27,11 @@ from generation.errors import (
 )
 from generation.events import Event, Finished, Queued, Submitted
 from generation.imagefile import CheckedImage
+from generation.lora_file import LoraFile
 from generation.result import GenerationResult, make_receipt
 from history.records import Job, State
 from history.store import History
-from jobs.board import Board, JobView
+from jobs.board import Board, Fetching, JobView
 
 log = logging.getLogger("playground.jobs")
 
@@ -38,6 +40,21 @@ HELD: Final = (KeyRevoked, KeyMissing, JobOverdue, MediaBroken)  # the job stays
 GRACE_QUEUED: Final = 3.0  # seconds after a cancel: queued work is removed,
 GRACE_RUNNING: Final = 20.0  # running work only signalled, so its result may still come
 STORE_AGAIN: Final = 10.0  # seconds between attempts to write on a full disk
+
+
+class Adapters(Protocol):
+    """Where a request's adapters are found: `lora_registry.registry.Registry`."""
+
+    async def hand_over(
+        self,
+        path: str,
+        owner: str,
+        *,
+        as_file: bool = False,
+        progress: Callable[[int, int | None], None] | None = None,
+    ) -> LoraFile:
+        """An adapter as an address or, if asked for, a file."""
+        ...
 
 
 class Flight:
@@ -52,12 +69,14 @@ class Flight:
         history: History,
         board: Board,
         disk: Executor,
+        adapters: Adapters | None = None,
     ) -> None:
         self._backend = backend
         self._resources = resources
         self._history = history
         self._board = board
         self._disk = disk
+        self._adapters = adapters
         self._cancelling: asyncio.Task[CancelOutcome] | None = None
         self._ending = False  # a result or an error is here: too late to stop
         self.view = board.show(JobView(job))
@@ -115,7 +134,7 @@ class Flight:
 
     def _unexpected(self, reason: str) -> PlaygroundError:
         """A mistake of ours: with a paid post under way, its outcome is unknown."""
-        if self._billed:
+        if self._billed and self.view.job.state is not State.INTENT:
             return OutcomeUnknown(reason=reason)
         return JobFailed(reason=reason, billing="not charged")
 
@@ -128,10 +147,47 @@ class Flight:
         job = self.view.job
         if job.handle is not None:
             return self._backend.resume(job.handle, self._resources)
+        if self._adapters is not None and job.request.loras:
+            await self._bring_adapters(self._adapters)
         # Here alone a failed commit ends the job: nothing has been sent yet.
         change = partial(self._history.advance, job.id, State.SUBMITTING)
         self._show(job=await self._journal(change))
         return self._backend.generate(job.request, self._resources)
+
+    async def _bring_adapters(self, adapters: Adapters) -> None:
+        """Find the adapters, and bring them to where the backend reads them."""
+        source = self._backend.capabilities(self._resources).lora_source
+        if source is None:
+            return
+        files = {}
+        for lora in self.view.job.request.loras:
+            self._show(fetching=Fetching(lora.path))
+            files[lora.path] = await adapters.hand_over(
+                lora.path,
+                self.view.job.owner,
+                as_file=source == "file",
+                progress=self._reporter(lora.path),
+            )
+        resources = replace(self._resources, lora_files=files)
+        self._resources = await self._backend.prepare(self.view.job.request, resources)
+        self._show(fetching=None)
+
+    def _reporter(self, name: str) -> Callable[[int, int | None], None]:
+        """Takes bytes from any thread, and shows each whole percent once."""
+        loop, shown = asyncio.get_running_loop(), [-1]
+
+        def report(done: int, total: int | None) -> None:
+            percent = 100 * done // total if total else -1
+            if percent > shown[0]:
+                shown[0] = percent
+                loop.call_soon_threadsafe(self._fetched, Fetching(name, percent))
+
+        return report
+
+    def _fetched(self, so_far: Fetching) -> None:
+        """Unless it is past: a thread's word may come late."""
+        if self.view.fetching is not None and self.view.fetching.name == so_far.name:
+            self._show(fetching=so_far)
 
     async def _take(self, event: Event) -> None:
         if isinstance(event, Submitted):
@@ -157,6 +213,7 @@ class Flight:
             backend=job.backend,
             billed=self._billed,
             notices=job.notices,
+            lora_files=self._resources.lora_files,
         )
         self._show(unsaved=images)
         job = await self._insist(partial(self._history.store, job.id, images, receipt))
@@ -213,7 +270,7 @@ class Flight:
     def _settle(self, **changes: Any) -> None:
         """Show how this flight ends: the last word, after which another one may take up the job."""
         self.over = True
-        self._show(live=None, cancelling=False, unconfirmed=False, **changes)
+        self._show(live=None, fetching=None, cancelling=False, unconfirmed=False, **changes)
 
     async def _cancel(self) -> CancelOutcome:
         with suppress(StorageError):  # a full disk is no reason to go on paying

@@ -30,7 +30,7 @@ from generation.parsing import Parsed
 from history.records import IllegalTransition, Job, State
 from history.store import History
 from jobs.board import Board, JobView
-from jobs.flight import Flight
+from jobs.flight import Adapters, Flight
 
 T = TypeVar("T")
 LAST_POST: Final = 10.0  # seconds that a post on its way is waited for at the end
@@ -39,10 +39,16 @@ LAST_POST: Final = 10.0  # seconds that a post on its way is waited for at the e
 class Runner:
     """Runs jobs on backends; pages submit to it and watch it, each call for an owner."""
 
-    def __init__(self, history: History, backends: Mapping[str, Backend]) -> None:
+    def __init__(
+        self,
+        history: History,
+        backends: Mapping[str, Backend],
+        adapters: Adapters | None = None,
+    ) -> None:
         self.history = history
         self.backends = dict(backends)
         self.board = Board()
+        self._adapters = adapters
         self._keys: dict[str, SecretStr] = {}
         self._flights: dict[str, Flight] = {}
         self._closing = False
@@ -145,6 +151,7 @@ class Runner:
             history=self.history,
             board=self.board,
             disk=self._disk,
+            adapters=self._adapters,
         )
         self._flights[job.id] = flight
         flight.task.add_done_callback(lambda _task: self._flights.pop(job.id, None))

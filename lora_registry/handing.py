@@ -14,10 +14,9 @@ from generation.errors import (
     NoWeights,
     SeveralFiles,
 )
-from generation.lora_file import LoraFile
+from generation.lora_file import LoraFile, pinned_address
 from lora_registry.anatomy import examine
 from lora_registry.copies import Copies, is_standard, sha256_of
-from lora_registry.hub import Hub
 from lora_registry.hub_source import HubSource, Repository
 from lora_registry.inspection import refuse_unfit
 from lora_registry.parts import Progress
@@ -36,9 +35,8 @@ class Handing:
     """Gives adapters to backends; refuses before anything is paid what can't work there."""
 
     def __init__(
-        self, hub: Hub, source: HubSource, copies: Copies, urls: UrlSource, uploads: Uploads
+        self, source: HubSource, copies: Copies, urls: UrlSource, uploads: Uploads
     ) -> None:
-        self._hub = hub
         self._source = source
         self._copies = copies
         self._urls = urls
@@ -128,7 +126,7 @@ class Handing:
             return LoraFile(path, ref.file, sha, local=here)
         if ref.file is None:
             return LoraFile(path, url=ref.repo)
-        url = self._hub.address(ref.repo, ref.revision or "main", ref.file)
+        url = pinned_address(ref.repo, ref.revision or "main", ref.file)
         return LoraFile(path, ref.file, sha, url=url)
 
 

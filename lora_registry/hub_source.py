@@ -16,6 +16,7 @@ from generation.errors import (
     AdapterRefused,
     HubUnreachable,
 )
+from generation.lora_file import pinned_address
 from lora_registry.anatomy import Anatomy, examine
 from lora_registry.cache import JsonCache, Recent
 from lora_registry.cards import Card, WeightFile, card_of
@@ -139,8 +140,8 @@ class HubSource:
     # -- a file ----------------------------------------------------------------
 
     def address(self, found: Repository, file: str) -> str:
-        """The file at its revision, without a token."""
-        return self._hub.address(found.card.id, found.sha, file)
+        """The file at its revision, for anybody: not this Hub's own address, if it is a mirror."""
+        return pinned_address(found.card.id, found.sha, file)
 
     async def anatomy(self, found: Repository, file: str, seconds: float) -> Anatomy:
         """What the file is, by its header.

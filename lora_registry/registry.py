@@ -11,7 +11,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from generation.errors import AdapterError, AdapterUnavailable, NoWeights
-from generation.lora_file import LoraFile
+from generation.lora_file import LoraFile, pinned_address
 from lora_registry.anatomy import Anatomy, examine
 from lora_registry.cache import JsonCache
 from lora_registry.cards import Card
@@ -64,7 +64,7 @@ class Registry:
         self._copies = Copies(self._hub, folder / "files")
         self._urls = urls or UrlSource(folder / "files", self._work)
         self._uploads = Uploads(folder / "uploads")
-        self._handing = Handing(self._hub, self._source, self._copies, self._urls, self._uploads)
+        self._handing = Handing(self._source, self._copies, self._urls, self._uploads)
 
     def close(self) -> None:
         """End what is under way; downloads go on from where they are the next time."""
@@ -144,7 +144,7 @@ class Registry:
         """A reference that nobody could look up, in its plainest form."""
         if ref.file is None:
             return ref.repo
-        return self._hub.address(ref.repo, ref.revision or "main", ref.file)
+        return pinned_address(ref.repo, ref.revision or "main", ref.file)
 
     # -- how a backend gets it -------------------------------------------------
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from contextlib import contextmanager
-from html import escape
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,12 +17,15 @@ from gradio.events import api
 from gradio.processing_utils import save_file_to_cache
 from gradio.utils import get_upload_folder
 
-from generation.errors import InvalidRequest, JobCancelled, MediaRefused, PlaygroundError
+from generation.errors import JobCancelled, MediaRefused, PlaygroundError
 from generation.parsing import parse_request
 from generation.pricing import estimate_cost
 from generation.request import GenerationRequest, ImageSizePreset
 from history.records import Job, State
 from jobs import Runner
+from lora_registry.registry import Registry
+from ui.lookups import add_lookups
+from ui.plainly import check, said_plainly
 from ui.recipes import restore_recipe
 from ui.visitor import Visitors
 
@@ -37,13 +38,15 @@ _HINTS: Final[dict[str, Any]] = {
 _MAX_ROWS: Final = 200
 
 
-def add_endpoints(runner: Runner, visitors: Visitors, default_backend: str) -> None:
+def add_endpoints(
+    runner: Runner, registry: Registry, visitors: Visitors, default_backend: str
+) -> None:
     """Define every endpoint inside the Blocks that is being built."""
 
     async def generate(values: dict[str, Any], request: gr.Request) -> tuple[list[Any], Any]:
         backend = values.pop("backend") or default_backend
-        with _said_plainly():
-            _check("backend", isinstance(backend, str), "must be the name of a backend")
+        with said_plainly():
+            check("backend", isinstance(backend, str), "must be the name of a backend")
             owner = visitors.owner(request)
             parsed = parse_request(values)
             job = await asyncio.to_thread(runner.submit, parsed, owner, backend)
@@ -52,7 +55,7 @@ def add_endpoints(runner: Runner, visitors: Visitors, default_backend: str) -> N
             return await asyncio.to_thread(_files, runner, job), job.receipt.as_json()
 
     async def estimate(values: dict[str, Any], request: gr.Request) -> dict[str, Any]:
-        with _said_plainly():
+        with said_plainly():
             cost = estimate_cost(parse_request(values).request)
             return {
                 "usd": float(cost.total),
@@ -65,13 +68,13 @@ def add_endpoints(runner: Runner, visitors: Visitors, default_backend: str) -> N
         request: gr.Request, query: str = "", limit: int = 50, before: str | None = None
     ) -> list[dict[str, Any]]:
         """Jobs, newest first; `before` is the id of the last row of the page before."""
-        with _said_plainly():
+        with said_plainly():
             find = runner.history.search
             owner = visitors.owner(request)
-            _check("query", isinstance(query, str), "must be text")
-            _check("before", isinstance(before, str | None), "must be the id of a row")
+            check("query", isinstance(query, str), "must be text")
+            check("before", isinstance(before, str | None), "must be the id of a row")
             in_range = isinstance(limit, int) and 1 <= limit <= _MAX_ROWS
-            _check("limit", in_range, f"must be a whole number between 1 and {_MAX_ROWS}")
+            check("limit", in_range, f"must be a whole number between 1 and {_MAX_ROWS}")
             jobs = await asyncio.to_thread(find, owner, query, limit=limit, before=before or None)
             return [job.row() for job in jobs]
 
@@ -89,6 +92,7 @@ def add_endpoints(runner: Runner, visitors: Visitors, default_backend: str) -> N
         **anywhere,
     )
     api(history, api_name="history", **anywhere)
+    add_lookups(registry, visitors, anywhere)
     _add_restore()
 
 
@@ -96,7 +100,7 @@ def _add_restore() -> None:
     """By components, so that Gradio itself checks that the file was uploaded here."""
 
     def restore(image: str | None) -> dict[str, Any]:
-        with _said_plainly():
+        with said_plainly():
             if not image:
                 raise MediaRefused(reason="no file was given")
             return restore_recipe(Path(image).read_bytes())
@@ -111,12 +115,6 @@ def _add_restore() -> None:
         api_description="The request that an image carries, ours or another tool's.",
         show_progress="hidden",
     )
-
-
-def _check(field: str, is_good: bool, problem: str) -> None:
-    """For what isn't part of a request; JSON brings any type, whatever a signature says."""
-    if not is_good:
-        raise InvalidRequest(field=field, problem=problem)
 
 
 async def _finished(runner: Runner, job_id: str, owner: str) -> Job:
@@ -179,12 +177,3 @@ def _default(name: str) -> Any:
     if field.is_required():
         return inspect.Parameter.empty
     return list(field.default) if name == "loras" else field.default
-
-
-@contextmanager
-def _said_plainly() -> Any:
-    """The one place where our errors become Gradio's, whose text is rendered as markup."""
-    try:
-        yield
-    except PlaygroundError as exc:
-        raise gr.Error(escape(str(exc), quote=False), print_exception=False) from exc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -10,7 +11,7 @@ import gradio as gr
 from gradio.components import Component
 
 from backends.base import Capabilities
-from generation.request import MAX_LORAS, MAX_PROMPT, PRESET_PIXELS, ImageSizePreset
+from generation.request import MAX_PROMPT, PRESET_PIXELS, ImageSizePreset
 from ui.controls import control
 from ui.markup import tag
 
@@ -31,8 +32,8 @@ class Recipe:
     """The controls by name, and the buttons beside them.
 
     Names are the request's fields, but for what the page splits: `image_size`
-    is a preset or "custom" with `width` and `height`; each adapter is
-    `lora_{slot}_path`, `_scale` and `_on`.
+    is a preset or "custom" with `width` and `height`; `loras` is the value of
+    the slots, see `ui/slots.py`.
     """
 
     controls: dict[str, Component]
@@ -42,8 +43,11 @@ class Recipe:
     lock: gr.Button
 
 
-def build_recipe(i18n: gr.I18n, able: Capabilities) -> Recipe:
-    """Lay out the controls inside the column that is being built, for a backend."""
+def build_recipe(i18n: gr.I18n, able: Capabilities, slots: Callable[[], gr.HTML]) -> Recipe:
+    """Lay out the controls inside the column that is being built, for a backend.
+
+    `slots` makes the adapters' component where it stands.
+    """
     controls: dict[str, Component] = {}
     controls["prompt"] = control(
         "prompt",
@@ -59,6 +63,8 @@ def build_recipe(i18n: gr.I18n, able: Capabilities) -> Recipe:
         elem_id="counter",
         js_on_load=(ASSETS / "counter.js").read_text("utf-8"),
     )
+    gr.HTML(str(i18n("field.loras.title")), elem_id="adapters-title")
+    controls["loras"] = slots()
     _sizes(controls, i18n)
     controls["num_images"] = control("num_images", i18n, info=None)
     with gr.Row(elem_id="seed-row"):
@@ -67,7 +73,6 @@ def build_recipe(i18n: gr.I18n, able: Capabilities) -> Recipe:
         )
         dice = gr.Button(i18n("seed.dice"), elem_id="dice", size="sm", min_width=0, scale=0)
         lock = gr.Button(i18n("seed.keep"), elem_id="lock", size="sm", min_width=0, scale=0)
-    _adapters(controls, i18n, able)
     with gr.Accordion(i18n("advanced"), open=False, elem_id="advanced"):
         for name in ADVANCED:
             controls[name] = control(name, i18n, **ability(name, i18n, able))
@@ -104,25 +109,3 @@ def _sizes(controls: dict[str, Component], i18n: gr.I18n) -> None:
 def _size_label(preset: ImageSizePreset) -> str:
     width, height = PRESET_PIXELS[preset]
     return f"{width} × {height}"
-
-
-def _adapters(controls: dict[str, Component], i18n: gr.I18n, able: Capabilities) -> None:
-    """Three fixed rows: Gradio mixes up the values of rows that come and go."""
-    with gr.Column(elem_id="adapters"):
-        gr.HTML(str(i18n("field.loras.title")), elem_id="adapters-title")
-        for slot in range(MAX_LORAS):
-            with gr.Row(elem_classes=["adapter", f"adapter-{slot}"]):
-                controls[f"lora_{slot}_on"] = gr.Checkbox(
-                    True, label=i18n("adapter.on"), elem_id=f"lora-{slot}-on", min_width=24,
-                )  # fmt: skip
-                controls[f"lora_{slot}_path"] = gr.Textbox(
-                    label=i18n("field.path.title"),
-                    show_label=False,
-                    placeholder=i18n("adapter.placeholder"),
-                    max_lines=1,
-                    elem_id=f"lora-{slot}-path",
-                )
-                controls[f"lora_{slot}_scale"] = gr.Slider(
-                    *able.lora_scale, 1.0, step=0.05, label=i18n("field.scale.title"),
-                    show_label=False, buttons=[], elem_id=f"lora-{slot}-scale",
-                )  # fmt: skip

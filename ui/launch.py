@@ -10,22 +10,23 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from jobs import Runner
+from lora_registry.registry import Registry
 from ui.early import EarlyScript
 from ui.routes import routes
 from ui.safety import middleware
 from ui.texts import translations
-from ui.theme import ASSETS, STYLE, theme
+from ui.theme import ASSETS, STYLES, theme
 from ui.visitor import Visitors
 
 MAX_THREADS: Final = 1000  # also caps Gradio's async handlers, which here only wait
 
 
-def launch(page: gr.Blocks, runner: Runner, visitors: Visitors) -> None:
+def launch(page: gr.Blocks, runner: Runner, registry: Registry, visitors: Visitors) -> None:
     """Serve the page until the process is interrupted."""
     page.queue(default_concurrency_limit=None)
     page.launch(
         theme=theme(),
-        css_paths=STYLE,
+        css_paths=STYLES,
         favicon_path=ASSETS / "favicon.png",
         i18n=translations(),
         footer_links=["api"],
@@ -38,7 +39,7 @@ def launch(page: gr.Blocks, runner: Runner, visitors: Visitors) -> None:
         strict_cors=True,
         share=False,
         app_kwargs={
-            "routes": routes(runner, visitors),
+            "routes": routes(runner, registry, visitors),
             "middleware": [
                 *middleware(known_hosts(), public=visitors.public),
                 Middleware(EarlyScript),

@@ -22,7 +22,7 @@ class Html(str):
 Content = str | Html | None
 
 
-def tag(name: str, *content: Content, **attributes: str | int | float | bool | None) -> Html:
+def tag(name: str, /, *content: Content, **attributes: str | int | float | bool | None) -> Html:
     """One element. `class_` and `for_` lose their underscore, `data_x` becomes `data-x`.
 
     Content is escaped unless it is `Html`; attributes that are None or False are left out.

@@ -8,13 +8,16 @@ import gradio as gr
 from gradio.data_classes import BlocksConfigDict
 
 from jobs import Runner
+from lora_registry.registry import Registry
 from ui import wiring
+from ui.adapters_tab import adapter_grid
 from ui.api import add_endpoints
 from ui.create import build_recipe
 from ui.header import account
 from ui.history_tab import history_gallery
 from ui.live import live_stage
 from ui.parts import Parts
+from ui.slots import adapter_slots
 from ui.texts import translations
 from ui.visitor import Visitors
 
@@ -26,6 +29,7 @@ class Site:
     """Where the page runs: whose jobs, and which backend at first."""
 
     runner: Runner
+    registry: Registry
     visitors: Visitors
     backend: str
     server_key: bool
@@ -62,9 +66,15 @@ def build_page(site: Site) -> gr.Blocks:
             with gr.Tab(i18n("tab.create"), id="create"), gr.Row(elem_id="workbench"):
                 with gr.Column(elem_id="recipe", scale=0, min_width=360):
                     status = gr.HTML("", elem_id="backend-status", apply_default_css=False)
-                    recipe = build_recipe(i18n, site.runner.capabilities(site.backend, owner=""))
+                    recipe = build_recipe(
+                        i18n,
+                        site.runner.capabilities(site.backend, owner=""),
+                        lambda: adapter_slots(site.registry, site.runner, site.visitors),
+                    )
                 with gr.Column(elem_id="light-table", scale=1, min_width=320):
                     live = live_stage(site.runner, site.visitors)
+            with gr.Tab(i18n("tab.adapters"), id="adapters"):
+                finder = adapter_grid(site.registry)
             with gr.Tab(i18n("tab.history"), id="history"):
                 gallery = history_gallery(site.runner, site.visitors)
         draft = gr.BrowserState({}, storage_key=DRAFT, secret=DRAFT)  # nothing secret is in it
@@ -72,9 +82,21 @@ def build_page(site: Site) -> gr.Blocks:
             site.runner,
             site.visitors,
             i18n,
-            Parts(page, backend, bar, render_account, status, recipe, live, gallery, tabs, draft),
+            Parts(
+                page,
+                backend,
+                bar,
+                render_account,
+                status,
+                recipe,
+                live,
+                gallery,
+                finder,
+                tabs,
+                draft,
+            ),
         )
-        add_endpoints(site.runner, site.visitors, site.backend)
+        add_endpoints(site.runner, site.registry, site.visitors, site.backend)
     assert isinstance(page, Page)
     return page
 

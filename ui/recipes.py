@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from generation.errors import InvalidRequest
@@ -50,12 +51,8 @@ def control_values(request: GenerationRequest) -> dict[str, Any]:
         "height": height,
         "seed": "" if request.seed is None else str(request.seed),
     }
-    loras = values.pop("loras")
-    for slot in range(3):
-        given = loras[slot] if slot < len(loras) else {"path": "", "scale": 1.0}
-        values[f"lora_{slot}_path"] = given["path"]
-        values[f"lora_{slot}_scale"] = given["scale"]
-        values[f"lora_{slot}_on"] = True
+    rows = [{**lora, "on": True} for lora in values["loras"]]
+    values["loras"] = json.dumps(rows, ensure_ascii=False)
     return values
 
 
@@ -65,11 +62,15 @@ def request_values(controls: dict[str, Any]) -> dict[str, Any]:
     width, height = values.pop("width"), values.pop("height")
     if values["image_size"] == "custom":
         values["image_size"] = {"width": width, "height": height}
-    rows = [
-        {key: values.pop(f"lora_{slot}_{key}") for key in ("path", "scale", "on")}
-        for slot in range(3)
-    ]
     values["loras"] = [
-        {"path": row["path"], "scale": row["scale"]} for row in rows if row["on"] and row["path"]
+        {"path": row["path"], "scale": row["scale"]} for row in _rows(values["loras"]) if row["on"]
     ]
     return values
+
+
+def _rows(text: Any) -> list[dict[str, Any]]:
+    """The slots' value, which a browser sent: JSON text of rows."""
+    try:
+        return [{"path": r["path"], "scale": r["scale"], "on": r["on"]} for r in json.loads(text)]
+    except (ValueError, TypeError, KeyError) as exc:
+        raise InvalidRequest(field="loras", problem="can't be read; reload the page") from exc

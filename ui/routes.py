@@ -18,6 +18,7 @@ from generation.errors import InvalidRequest, NotInHistory, PlaygroundError
 from generation.events import Running
 from generation.imagefile import MAX_BYTES
 from jobs import Runner
+from lora_registry.registry import Registry
 from ui.recipes import restore_recipe
 from ui.texts import explain
 from ui.visitor import Visitors, language
@@ -26,7 +27,7 @@ FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 NEVER = {"Cache-Control": "no-store"}
 
 
-def routes(runner: Runner, visitors: Visitors) -> list[Route]:
+def routes(runner: Runner, registry: Registry, visitors: Visitors) -> list[Route]:
     """All routes, each answering for the visitor who asks."""
 
     async def media(request: Request) -> Response:
@@ -50,7 +51,20 @@ def routes(runner: Runner, visitors: Visitors) -> list[Route]:
             cause, hint = explain(language(request), exc)
             return JSONResponse({"cause": cause, "hint": hint}, status_code=422)
 
+    async def adapter(request: Request) -> Response:
+        """A safetensors file from the visitor's own disk, as the request's body."""
+        owner, name = visitors.owner(request), request.query_params.get("name", "")
+        try:
+            with registry.keep_upload(owner, name) as upload:
+                async for chunk in request.stream():
+                    await run_in_threadpool(upload.write, chunk)
+            return JSONResponse({"reference": upload.reference})
+        except PlaygroundError as exc:
+            cause, hint = explain(language(request), exc)
+            return JSONResponse({"cause": cause, "hint": hint}, status_code=422)
+
     return [
+        Route("/adapter", adapter, methods=["POST"]),
         Route("/media/{job}/live", live),
         Route("/media/{job}/{index:int}", media),
         Route("/media/{job}/{index:int}/{what}", media),

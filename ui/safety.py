@@ -19,10 +19,11 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from generation.imagefile import MAX_BYTES
+from lora_registry.weights import MAX_FILE
 from ui.visitor import COOKIE, is_token, new_token
 
 MAX_BODY: Final = MAX_BYTES + 2**20
-_TOO_LARGE: Final = f"Refused: more than {MAX_BODY // 2**20} MiB."
+LARGER: Final = {"/adapter": MAX_FILE}  # a body of its own, written to disk as it comes
 
 # file=http… fetches any address and serves it on our origin; proxy= does so for Spaces;
 # deep_link writes every value of a session, passwords too, to a file anyone can fetch;
@@ -64,7 +65,9 @@ class Gate:
             await refusal(scope, receive, _decorated(send, None, scope["scheme"]))
             return
         token = self._name_visitor(scope)
-        await self.app(scope, _Capped(receive), _decorated(send, token, scope["scheme"]))
+        await self.app(
+            scope, _Capped(receive, _most(scope)), _decorated(send, token, scope["scheme"])
+        )
 
     def _name_visitor(self, scope: Scope) -> str | None:
         """Give a first request its cookie already, so that its own answer has an owner."""
@@ -80,17 +83,18 @@ class Gate:
 
 
 class _Capped:
-    """A body of at most MAX_BODY bytes, also where no length was declared."""
+    """A body of at most `most` bytes, also where no length was declared."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, most: int) -> None:
         self._receive = receive
+        self._most = most
         self._taken = 0
 
     async def __call__(self) -> Message:
         message = await self._receive()
         self._taken += len(message.get("body", b""))
-        if self._taken > MAX_BODY:
-            raise HTTPException(413, _TOO_LARGE)
+        if self._taken > self._most:
+            raise HTTPException(413, _too_large(self._most))
         return message
 
 
@@ -103,9 +107,19 @@ def _refusal(scope: Scope, hosts: frozenset[str]) -> PlainTextResponse | None:
     if scope["method"] not in ("GET", "HEAD", "OPTIONS") and _is_foreign(headers):
         return PlainTextResponse("Refused: this request came from another site.", 403)
     length = headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > MAX_BODY:
-        return PlainTextResponse(_TOO_LARGE, 413)
+    if not length.isdecimal() or int(length) > _most(scope):
+        return PlainTextResponse(_too_large(_most(scope)), 413)
     return None
+
+
+def _most(scope: Scope) -> int:
+    """Bytes that a body may have here."""
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return LARGER.get(path, MAX_BODY)
+
+
+def _too_large(most: int) -> str:
+    return f"Refused: more than {most // 2**20} MiB."
 
 
 def _is_known_host(host: str, hosts: frozenset[str]) -> bool:

@@ -8,7 +8,7 @@ from generation.events import Queued, Running
 from generation.pricing import estimate_cost, format_usd
 from generation.request import GenerationRequest
 from history.records import State
-from jobs import JobView
+from jobs import Fetching, JobView
 from ui.buttons import button
 from ui.endings import ending, message
 from ui.markup import Html, join, tag
@@ -160,6 +160,8 @@ def _status(view: JobView, language: Language) -> Html:
 
 def _state_word(view: JobView, language: Language) -> str:
     live = view.live
+    if view.fetching is not None and not view.cancelling:
+        return _fetching(view.fetching, language)
     if view.cancelling and not view.settled:
         return say(language, "state.cancelling")
     if view.unconfirmed and not view.settled:
@@ -172,6 +174,13 @@ def _state_word(view: JobView, language: Language) -> str:
     if isinstance(live, Running) and live.total_steps:
         return say(language, "state.step", step=live.step, total=live.total_steps)
     return say(language, f"state.{view.job.state}")
+
+
+def _fetching(fetching: Fetching, language: Language) -> str:
+    name = fetching.name.rstrip("/").rpartition("/")[2][:40]
+    if fetching.percent is None:
+        return say(language, "state.fetching", name=name)
+    return say(language, "state.fetching.part", name=name, percent=fetching.percent)
 
 
 def _progress(view: JobView) -> Html | None:

@@ -8,7 +8,7 @@ from typing import Final
 from gradio.themes import Base, Color
 
 ASSETS: Final = Path(__file__).parent / "assets"
-STYLE: Final = ASSETS / "style.css"
+STYLES: Final = [ASSETS / "style.css", ASSETS / "adapters.css"]
 
 # Greys without a hue, so that colours in images are judged true.
 GREY: Final = Color(

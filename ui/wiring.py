@@ -17,8 +17,9 @@ from backends.base import Capabilities
 from generation.errors import PlaygroundError
 from generation.parsing import parse_request
 from generation.pricing import estimate_cost, format_usd
-from generation.request import MAX_LORAS, GenerationRequest
+from generation.request import GenerationRequest
 from jobs import Runner
+from ui.adapters_tab import finder
 from ui.create import ADVANCED, ability
 from ui.header import backend_status
 from ui.history_tab import toolbar
@@ -55,6 +56,7 @@ def _header(runner: Runner, visitors: Visitors, i18n: gr.I18n, parts: Parts) -> 
         return {
             parts.account: parts.render_account(request),
             parts.gallery: toolbar(language(request)),
+            parts.finder: finder(language(request)),
             parts.status: status(backend, request),
             parts.recipe.notice: _word_from_the_start(runner.history.notice),
             **_fill(parts, _usable_draft(draft)),
@@ -66,6 +68,7 @@ def _header(runner: Runner, visitors: Visitors, i18n: gr.I18n, parts: Parts) -> 
         outputs=[
             parts.account,
             parts.gallery,
+            parts.finder,
             parts.status,
             parts.recipe.notice,
             *parts.controls.values(),
@@ -79,7 +82,7 @@ def _header(runner: Runner, visitors: Visitors, i18n: gr.I18n, parts: Parts) -> 
         return _abilities(parts, i18n, runner.capabilities(backend, visitors.owner(request)))
 
     parts.backend.change(
-        abilities, inputs=parts.backend, outputs=list(parts.controls.values()), **DIRECT
+        abilities, inputs=parts.backend, outputs=[parts.controls[n] for n in ADVANCED], **DIRECT
     )
     parts.account.language(
         lambda **values: values, inputs_kwargs=parts.controls, outputs=parts.draft, **DIRECT
@@ -87,13 +90,8 @@ def _header(runner: Runner, visitors: Visitors, i18n: gr.I18n, parts: Parts) -> 
 
 
 def _abilities(parts: Parts, i18n: gr.I18n, able: Capabilities) -> dict[Any, Any]:
-    """Controls for another backend; their values stay."""
-    low, high = able.lora_scale
-    scales = [parts.controls[f"lora_{slot}_scale"] for slot in range(MAX_LORAS)]
-    return {
-        **{scale: gr.update(minimum=low, maximum=high) for scale in scales},
-        **{parts.controls[n]: gr.update(**ability(n, i18n, able)) for n in ADVANCED},
-    }
+    """Controls for another backend; their values stay. The slots look after themselves."""
+    return {parts.controls[n]: gr.update(**ability(n, i18n, able)) for n in ADVANCED}
 
 
 def _generating(runner: Runner, visitors: Visitors, parts: Parts) -> None:

@@ -39,6 +39,10 @@ class DemoBackend:
         fields = frozenset(GenerationRequest.model_fields) - frozenset(IGNORED)
         return Capabilities(fields=fields, lora_scale=(-4, 4), billed=False, previews=True)
 
+    async def prepare(self, request: GenerationRequest, resources: Resources) -> Resources:
+        """Nothing: an adapter's path and scale are all that the drawing takes from it."""
+        return resources
+
     async def generate(
         self, request: GenerationRequest, resources: Resources
     ) -> AsyncIterator[Event]:

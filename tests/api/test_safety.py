@@ -17,6 +17,7 @@ from generation.events import Running
 from generation.parsing import parse_request
 from history.store import History
 from jobs import JobView, Runner
+from lora_registry.registry import Registry
 from tests.api.browser import Browser, Said
 from tests.process.playground import KEY, Playground, playground
 from tests.standins.fal_process import FalProcess
@@ -457,13 +458,13 @@ def test_a_private_page_names_nobody(page: Playground) -> None:
     assert all("set-cookie" not in ask(page, "GET", t)[2] for t in ("/", "/config", "/media/x/0"))
 
 
-def test_a_live_preview_is_for_its_owner(history: History) -> None:
+def test_a_live_preview_is_for_its_owner(history: History, tmp_path: Path) -> None:
     """In front of a board of our own: the hosted endpoint has no previews."""
     runner, visitors, token = Runner(history, {}), Visitors("public"), new_token()
     parsed = parse_request({"prompt": "being made"})
     job = history.create(f"visitor:{token}", "demo", parsed.request)
     runner.board.show(JobView(job, live=Running(1, 8, preview=b"preview")))
-    site = TestClient(Starlette(routes=routes(runner, visitors)))
+    site = TestClient(Starlette(routes=routes(runner, Registry(tmp_path), visitors)))
     seen = {}
     for name, cookies in (
         ("owner", {COOKIE: token}),

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.process.playground import KEY, Playground, playground
 from tests.standins.fal_process import FalProcess, fal_process
+from tests.standins.hub_process import HubProcess, hub_process
 
 CHROMIUM_FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
@@ -37,10 +38,19 @@ def fal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FalProcess]:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, fal: FalProcess) -> Iterator[Playground]:
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
+    with hub_process(tmp_path_factory.mktemp("hub")) as standin:
+        yield standin
+
+
+@pytest.fixture(scope="module")
+def site(
+    tmp_path_factory: pytest.TempPathFactory, fal: FalProcess, hub: HubProcess
+) -> Iterator[Playground]:
     """Public mode: every browser context is a visitor with a history of their own."""
     settings = {"FAL_KEY": KEY, "PLAYGROUND_MODE": "public"}
-    with playground(tmp_path_factory.mktemp("site"), fal.environment, settings) as running:
+    folder = tmp_path_factory.mktemp("site")
+    with playground(folder, fal.environment, hub.environment, settings) as running:
         yield running
 
 

@@ -42,6 +42,11 @@ def set_number(page: Page, control: str, value: str) -> None:
     number.press("Tab")
 
 
+def add_adapter(page: Page, reference: str) -> None:
+    page.locator(".slot-paste").fill(reference)
+    page.locator(".slot-paste").press("Enter")
+
+
 def unfold_advanced(page: Page) -> None:
     """Gradio mounts folded controls late and sets them once more: nobody is as fast as a script."""
     page.locator("#advanced button.label-wrap").click()
@@ -80,9 +85,9 @@ def test_every_control_reaches_the_endpoint(page: Page, fal: FalProcess) -> None
     choose(page, "num-images", "3")
     page.locator("#seed input").fill("15860307465884635512")
     for slot, (path, scale) in enumerate((("ada/ink", "0.35"), ("bo/grain", "2"), ("cy/off", "4"))):
-        page.locator(f"#lora-{slot}-path input").fill(path)
-        set_number(page, f"lora-{slot}-scale", scale)
-    page.locator("#lora-2-on input").uncheck()
+        add_adapter(page, path)
+        set_number(page, f"lora-{slot}", scale)
+    page.locator("#lora-2 .slot-on").uncheck()
     unfold_advanced(page)
     set_number(page, "num-inference-steps", "3")
     choose(page, "acceleration", "high")
@@ -164,7 +169,7 @@ def test_several_jobs_at_once(page: Page, fal: FalProcess) -> None:
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
 def test_a_downloaded_file_restores_its_settings(page: Page, tmp_path: Path, kind: str) -> None:
     page.locator("#seed input").fill("77")
-    page.locator("#lora-0-path input").fill("ada/ink")
+    add_adapter(page, "ada/ink")
     choose(page, "image-size", "portrait_16_9")
     unfold_advanced(page)
     choose(page, "output-format", kind)
@@ -182,7 +187,7 @@ def test_a_downloaded_file_restores_its_settings(page: Page, tmp_path: Path, kin
     drop(page, saved.read_bytes(), saved.name)
     expect(page.locator("#prompt textarea")).to_have_value(f"A recipe in a {kind} 📷")
     expect(page.locator("#seed input")).to_have_value("77")
-    expect(page.locator("#lora-0-path input")).to_have_value("ada/ink")
+    expect(page.locator("#lora-0")).to_have_attribute("data-path", "ada/ink")
     expect(page.locator('#image-size input[value="portrait_16_9"]')).to_be_checked()
     expect(page.locator("#notice")).to_contain_text("Settings restored.")
 

@@ -68,6 +68,9 @@ class Puppet:
         fields = frozenset(GenerationRequest.model_fields)
         return Capabilities(fields=fields, lora_scale=(0, 4), billed=self.billed)
 
+    async def prepare(self, request: GenerationRequest, resources: Resources) -> Resources:
+        return resources
+
     async def generate(
         self, request: GenerationRequest, resources: Resources
     ) -> AsyncIterator[Event]:

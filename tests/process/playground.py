@@ -43,6 +43,7 @@ def clean_environment(directory: Path, extra: Mapping[str, str]) -> dict[str, st
         "PLAYGROUND_DATA_DIR": str(directory / "data"),
         "GRADIO_TEMP_DIR": str(directory / "gradio"),
         "PYTHONUNBUFFERED": "1",
+        "HF_ENDPOINT": "http://127.0.0.1:9",  # where nothing listens: the Hub is down
     }
     return own | dict(extra)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -15,10 +16,12 @@ from gradio.components import Component
 from backends.base import Resources
 from backends.hosted import HostedBackend
 from backends.registry import BACKENDS, available
+from generation.errors import InvalidRequest
 from generation.parsing import bounds, parse_request
 from generation.request import MAX_LORAS, MAX_PROMPT, GenerationRequest, ImageSizePreset
 from history.store import History
 from jobs import Runner
+from lora_registry.registry import Registry
 from settings import Settings
 from ui.create import build_recipe
 from ui.page import Site, build_page
@@ -45,7 +48,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "gradio": ("ui/", "app.py"),
     "gradio_client": (),
-    "fal_client": ("backends/hosted.py",),
+    "fal_client": ("backends/hosted.py", "backends/fal_storage.py"),
     "huggingface_hub": ("lora_registry/", "backends/local/"),
     "torch": ("backends/local/",),
     "diffusers": ("backends/local/",),
@@ -111,7 +114,7 @@ ABLE = HostedBackend(None).capabilities(Resources())
 @pytest.fixture(scope="module")
 def controls() -> dict[str, Component]:
     with gr.Blocks(analytics_enabled=False):
-        return build_recipe(translations(), ABLE).controls
+        return build_recipe(translations(), ABLE, lambda: gr.HTML("[]")).controls
 
 
 def values(controls: dict[str, Component]) -> dict[str, Any]:
@@ -164,9 +167,18 @@ def test_a_control_has_the_bounds_of_its_field(name: str, controls: dict[str, Co
         assert [value for value in offered if value != "custom"] == list(allowed)
 
 
-def test_every_adapter_has_its_row(controls: dict[str, Component]) -> None:
-    parts = {f"lora_{slot}_{part}" for slot in range(MAX_LORAS) for part in ("path", "scale", "on")}
-    assert {name for name in controls if name.startswith("lora_")} == parts
+def test_an_adapter_that_is_off_keeps_its_scale_and_is_not_asked_for(
+    controls: dict[str, Component],
+) -> None:
+    rows = [{"path": "a/b", "scale": 0.5, "on": False}, {"path": "c/d", "scale": 2, "on": True}]
+    asked = {**values(controls), "prompt": "a fox", "loras": json.dumps(rows)}
+    assert request_values(asked)["loras"] == [{"path": "c/d", "scale": 2}]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"path": "a/b"}]', "null", None, "[[]]"])
+def test_slots_that_make_no_sense_are_refused(text: Any, controls: dict[str, Component]) -> None:
+    with pytest.raises(InvalidRequest, match="loras"):
+        request_values({**values(controls), "prompt": "a fox", "loras": text})
 
 
 # -- every backend has its words -----------------------------------------------
@@ -177,7 +189,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The whole page, built and not served."""
     with History.open(tmp_path_factory.mktemp("page") / "data") as history:
         runner = Runner(history, available(Settings(_env_file=None)))
-        page = build_page(Site(runner, Visitors("private"), "demo", server_key=False))
+        registry = Registry(tmp_path_factory.mktemp("adapters"))
+        site = Site(runner, registry, Visitors("private"), "demo", server_key=False)
+        page = build_page(site)
         built: dict[str, Any] = dict(page.get_config_file())
         return built
 

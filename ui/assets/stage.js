@@ -153,7 +153,7 @@ document.addEventListener("keydown", (event) => {
     stage.querySelector('[data-action="stop"]')?.click();
 });
 
-/* An image dropped anywhere gives back its recipe. */
+/* An image dropped anywhere gives back its recipe; an adapter goes into a slot. */
 const holdsFile = (event) => event.dataTransfer?.types.includes("Files");
 document.addEventListener("dragover", (event) => {
   if (!holdsFile(event)) return;
@@ -167,7 +167,10 @@ document.addEventListener("drop", async (event) => {
   document.body.classList.remove("dropping");
   if (!holdsFile(event)) return;
   event.preventDefault();
-  const answer = await fetch("./recipe", { method: "POST", body: event.dataTransfer.files[0] });
+  const file = event.dataTransfer.files[0];
+  if (file.name.toLowerCase().endsWith(".safetensors"))
+    return window.playground.adapters.upload(file);
+  const answer = await fetch("./recipe", { method: "POST", body: file });
   const found = await answer.text();
   const { cause, hint } = JSON.parse(found);
   if (cause) window.playground.toast(cause, hint);
