@@ -51,6 +51,7 @@ _ORIGINAL: Final = (
     ("all_x_embedder.2-1", "x_embedder"),
     ("all_final_layer.2-1.", "final_layer."),
 )
+_TELLS_WIDTH: Final = (".attention.to_", ".feed_forward.w")
 _WITH_BIAS: Final = ("adaLN_modulation.", "all_", "cap_embedder.1", "t_embedder.")
 
 
@@ -89,7 +90,7 @@ def zimage_modules(written: str) -> tuple[str, ...]:
 
 def width_of(modules: tuple[str, ...], shape: Shape) -> int | None:
     """The model's width that a change of this shape speaks of, if it does."""
-    if len(shape) != 2 or not any(_QKV[0] in m or "feed_forward.w" in m for m in modules):
+    if len(shape) != 2 or not any(part in modules[0] for part in _TELLS_WIDTH):
         return None
     return shape[0] if modules[0].endswith("w2") else shape[1]
 
@@ -185,6 +186,7 @@ def _named(model: str) -> str | None:
 
 
 def made_for_base(base_models: Iterable[str]) -> bool:
-    """Whether Z-Image is named among them, and Turbo is not."""
+    """Whether Tongyi's own Z-Image is named among them, and no Turbo is."""
     own = [model.lower() for model in base_models if _named(model) == ZIMAGE]
-    return bool(own) and not any("turbo" in model for model in own)
+    named = any(model.startswith("tongyi-mai/") for model in own)
+    return named and not any("turbo" in model for model in own)

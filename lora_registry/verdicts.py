@@ -80,7 +80,7 @@ def _is_for_base(anatomy: Anatomy, base_models: tuple[str, ...]) -> bool:
     """By the card; without one, only if the metadata gives the base model's full name."""
     if family_on_card(base_models) == ZIMAGE:
         return made_for_base(base_models)
-    return (anatomy.base_model or "").lower() == "tongyi-mai/z-image"
+    return made_for_base((anatomy.base_model or "",))
 
 
 def _for_zimage(anatomy: Anatomy, for_base: bool) -> dict[str, Verdict]:

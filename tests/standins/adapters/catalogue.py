@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import cache
 
 from tests.standins.adapters import dialects as d
 from tests.standins.adapters.adapter import (
@@ -46,6 +47,7 @@ EVERYTHING = ATTENTION + FEED_FORWARD + MODULATION
 HALF = Spec(alpha=2)
 
 
+@cache
 def corpus(size: Size = TINY) -> tuple[Adapter, ...]:
     """Every file of the corpus; the Z-Image ones at a size."""
     make = Maker(size)
