@@ -31,7 +31,7 @@ TEXT_ENCODERS: Final = (
 
 _PART: Final = re.compile(
     r"\.(?:(lora_A|lora_B|lora_down|lora_up|lora\.down|lora\.up|lora_magnitude_vector)"
-    r"(?:\.default)?(?:\.weight)?"
+    r"(?:\.(?!bias$)[\w-]+)?(?:\.weight)?"  # PEFT puts its adapter's name in between
     r"|(alpha|dora_scale|diff|diff_b|weight|bias"
     r"|lokr_w[12](?:_[ab])?|hada_w[12]_[ab]))$"
 )
@@ -76,11 +76,12 @@ def layout_of(prefixes: Iterable[str], fused: bool) -> str:
 
 
 def layout_of_no_adapter(names: Iterable[str]) -> str:
-    """What a file is instead: "empty", "ControlNet", "embedding" or "full model"."""
+    """What a file is instead: "empty", "ControlNet", "full model", "embedding" or "unknown"."""
     keys = list(names)
     if not keys:
         return "empty"
     if any(key.startswith("control") or "controlnet" in key for key in keys):
         return "ControlNet"
-    whole = any(key.endswith((".weight", ".bias")) for key in keys)
-    return "full model" if whole else "embedding"
+    if any(key.endswith((".weight", ".bias")) for key in keys):
+        return "full model"
+    return "unknown" if any("." in key for key in keys) else "embedding"

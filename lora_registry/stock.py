@@ -28,6 +28,7 @@ _MENDED: Final = (
 )  # fmt: skip
 _TO_OUT: Final = re.compile(r"(?<!\.to_out)\.out$")
 _TO_QKV: Final = re.compile(r"\.to\.([qkv])$")
+_METHOD: Final = re.compile(r"\.(?=lora_|lokr_)")
 _TUNED: Final = re.compile(r"\.(lora_[AB]\.weight|lokr_w[12](_[ab])?)$")
 
 
@@ -71,14 +72,14 @@ def _for_peft(names: list[str], small: bool) -> list[str]:
 
 
 def _injected(names: list[str]) -> frozenset[str]:
-    """PEFT ignores foreign modules, unless there is no other."""
+    """PEFT ignores foreign modules unless there is no other, and numbers by another name always."""
     own = [name.removeprefix("transformer.") for name in names if name.startswith("transformer.")]
     if own and "lora_A" not in own[0]:  # diffusers' own old spelling
         own = [n.replace(".lora.down", ".lora_A").replace(".lora.up", ".lora_B") for n in own]
-    modules = frozenset(_TUNED.sub("", name) for name in own if _TUNED.search(name)) & LINEARS
-    if own and not modules:
+    ranked = any("lora_B" in name or "lokr_" in name for name in own)
+    if own and not (ranked and LINEARS & {_METHOD.split(name)[0] for name in own}):
         raise _Fails
-    return modules
+    return LINEARS & {_TUNED.sub("", name) for name in own if _TUNED.search(name)}
 
 
 def _lokr_converted(names: list[str]) -> list[str]:

@@ -24,6 +24,7 @@ _INSTEAD: Final = {
     "embedding": "it is an embedding of words",
     "training adapter": "it exists to train other adapters with and undoes Turbo's distillation",
     "full model": "it holds a model's own weights",
+    "unknown": "it holds no change of a kind that is known here",
 }
 _AS_DIFFUSERS: Final = "fal doesn't publish its loader; this is what stock diffusers does."
 _SHOWN: Final = 3
@@ -57,7 +58,7 @@ def verdicts(anatomy: Anatomy | None, base_models: tuple[str, ...] = ()) -> dict
     if anatomy is None:
         return _everywhere(Fit.UNKNOWN, "Its header could not be read.")
     if anatomy.kind is Kind.NOT_AN_ADAPTER:
-        instead = _INSTEAD.get(anatomy.layout, "it changes nothing")
+        instead = _INSTEAD[anatomy.layout]
         return _everywhere(Fit.NOT_AN_ADAPTER, f"Not an adapter: {instead}.")
     family = anatomy.family or family_on_card(base_models) or _stated_family(anatomy)
     if family is None:

@@ -96,6 +96,7 @@ def _plain(make: Maker) -> Iterator[Adapter]:
         "t_embedder.mlp.0",
     )
     yield make("diffusers-embedders", d.DIFFUSERS, others=ends)
+    yield make("kohya-embedders", d.KOHYA, spec=HALF, others=ends)
 
 
 def _fused(make: Maker) -> Iterator[Adapter]:
@@ -104,6 +105,8 @@ def _fused(make: Maker) -> Iterator[Adapter]:
     yield make("comfyui-fused", d.COMFYUI_FUSED, drops=ATTENTION)
     yield make("comfyui-fused-down-up-alpha", d.COMFYUI_FUSED_OLD, spec=HALF, drops=QKV)
     yield make("comfyui-fused-alpha", d.COMFYUI_FUSED, spec=HALF, drops=ALL)
+    ends = ("all_x_embedder.2-1", "all_final_layer.2-1.linear")
+    yield make("kohya-fused-embedders", d.KOHYA_FUSED, spec=HALF, others=ends, drops=ends)
     yield make("bare-fused", d.BARE_FUSED, drops=ALL)
 
 
@@ -117,6 +120,7 @@ def _unheard(make: Maker) -> Iterator[Adapter]:
     yield make("diffusers-alpha", d.DIFFUSERS, spec=HALF, drops=ALL)
     yield make("diffusers-down-up", d.DIFFUSERS_OLD, drops=ALL)
     yield make("comfyui-whole-prefix", d.COMFYUI_MODEL, drops=ALL)
+    yield make("diffusers-named-adapter", d.DIFFUSERS_NAMED, drops=ALL)
     yield make("lycoris-lora", d.LYCORIS, spec=HALF, drops=ALL)
 
 

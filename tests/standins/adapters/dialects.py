@@ -72,6 +72,7 @@ COMFYUI_FUSED_OLD = Dialect("comfyui fused qkv", "diffusion_model.", DOWN, UP, n
 COMFYUI_MODEL = Dialect("comfyui", "model.diffusion_model.")
 KOHYA = Dialect("kohya", "lora_unet_", DOWN, UP, underscores=True)
 KOHYA_FUSED = Dialect("kohya fused qkv", "lora_unet_", DOWN, UP, underscores=True, native=True)
+DIFFUSERS_NAMED = Dialect("diffusers", "transformer.", "lora_A.ink.weight", "lora_B.ink.weight")
 BARE = Dialect("bare", "")
 BARE_OLD = Dialect("bare", "", DOWN, UP)
 BARE_INFIX = Dialect("bare", "", DEFAULT_A, DEFAULT_B)

@@ -179,6 +179,7 @@ def other_files(size: Size) -> tuple[Adapter, ...]:
         _other("controlnet", "ControlNet", control),
         _other("embedding", "embedding", {"emb_params": (8, 2560)}),
         _other("embedding-sdxl", "embedding", {"clip_l": (4, 768), "clip_g": (4, 1280)}),
+        _other("oft", "unknown", {"layers.0.attention.to_q.oft_blocks": (4, 16, 16)}),
         _other("vae", "full model", {"decoder.conv_in.weight": (8, 16, 3, 3)}),
         _other("empty", "empty", {}),
     )
