@@ -194,7 +194,9 @@ def _kind(changes: list[_Change]) -> Kind:
 
 
 def _layout(changes: list[_Change]) -> str:
-    fused = any(len(change.targets) > 1 for change in changes)
+    """A fused module next to its three parts only repeats them, as some trainers do."""
+    single = {change.targets[0] for change in changes if len(change.targets) == 1}
+    fused = any(len(change.targets) > 1 and not single >= {*change.targets} for change in changes)
     return layout_of((change.prefix for change in changes), fused)
 
 

@@ -259,7 +259,8 @@ def test_what_stock_diffusers_applies(one: Adapter) -> None:
     ("name", "fails"),
     [
         ("diffusers", False), ("bare", False), ("peft", False), ("comfyui-fused", False),
-        ("comfyui-dora", False), ("diffusers-named-adapter", False), ("comfyui-fused-alpha", True), ("diffusers-alpha", True),
+        ("comfyui-dora", False), ("diffusers-named-adapter", False),
+        ("comfyui-fused-alpha", True), ("diffusers-alpha", True),
         ("lycoris-lora", True), ("kohya-lokr", True), ("comfyui-loha", True),
         ("comfyui-norms", True), ("comfyui-half-a-pair", True), ("comfyui-float8", True),
     ],

@@ -102,6 +102,9 @@ def _plain(make: Maker) -> Iterator[Adapter]:
 def _fused(make: Maker) -> Iterator[Adapter]:
     """Queries, keys and values as one weight, the original model's way."""
     yield make("kohya-fused", d.KOHYA_FUSED, spec=HALF)
+    # Some trainers write both; the fused ones only repeat the others, and diffusers skips them.
+    again = make("fused", d.KOHYA_FUSED, spec=HALF, parts=ATTENTION).tensors
+    yield make("kohya-split-and-fused", d.KOHYA, spec=HALF, extra=again)
     yield make("comfyui-fused", d.COMFYUI_FUSED, drops=ATTENTION)
     yield make("comfyui-fused-down-up-alpha", d.COMFYUI_FUSED_OLD, spec=HALF, drops=QKV)
     yield make("comfyui-fused-alpha", d.COMFYUI_FUSED, spec=HALF, drops=ALL)
