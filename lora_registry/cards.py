@@ -8,15 +8,22 @@ should is left out: no row is lost over it, and none raises.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any, Final, Literal
 from urllib.parse import quote, urlsplit
 
-from lora_registry.references import HUB, is_commit, is_repo, is_weight_file
-from lora_registry.triggers import TriggerWord, from_card, from_widgets
+from lora_registry.references import (
+    HUB,
+    SUFFIX,
+    is_commit,
+    is_repo,
+    is_visible,
+    is_weight_file,
+)
+from lora_registry.triggers import TriggerWord, from_card, from_widgets, one_line
 
 Base = Literal["turbo", "base"]
 TURBO: Final = "Tongyi-MAI/Z-Image-Turbo"
@@ -102,7 +109,7 @@ def card_of(row: object, hub: str = HUB, base: Base | None = None) -> Card | Non
         gated=bool(row.get("gated")),
         private=bool(row.get("private")),
         trigger_words=from_card(data.get("instance_prompt")) or from_widgets(_texts(widgets)),
-        files=tuple(_files(row.get("siblings"))),
+        files=tuple(islice(_files(row.get("siblings")), MAX_FILES)),
         sha=sha if is_commit(sha) else None,
         created=_date(row.get("createdAt")),
         updated=_date(row.get("lastModified")),
@@ -114,15 +121,13 @@ def card_of(row: object, hub: str = HUB, base: Base | None = None) -> Card | Non
 
 def plain(value: object, most: int) -> str:
     """Text as one line of at most `most` characters, nothing invisible in it; "" for non-text."""
-    if not isinstance(value, str):
-        return ""
-    visible = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in value[: 4 * most])
-    return " ".join(visible.split())[:most].strip()
+    return one_line(value, most)[:most].strip() if isinstance(value, str) else ""
 
 
 def is_mature(texts: Iterable[str]) -> bool:
     """Whether a tag or a name says so, each as words: "nude-art" does, "denuded" doesn't."""
-    return any(_MATURE.search(re.sub(r"[\W_]+", " ", text.lower())) for text in texts)
+    words = re.sub(r"[\W_]+", " ", " 0 ".join(texts).lower())  # a 0: no phrase spans two texts
+    return _MATURE.search(words) is not None
 
 
 def _base_models(data: Mapping[str, Any], tags: Iterable[str]) -> tuple[str, ...]:
@@ -160,7 +165,7 @@ def _picture_address(url: object, root: str, hub: str) -> str | None:
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:|//", path):
         return path if _on_the_hub(path, hub) else None
     parts = path.removeprefix("./").split("/")
-    if any(part in ("", ".", "..") for part in parts) or not _visible(path) or "\\" in path:
+    if {"", ".", ".."} & set(parts) or not is_visible(path) or "\\" in path:
         return None
     return f"{root}/{quote('/'.join(parts))}"
 
@@ -187,9 +192,9 @@ def _texts(widgets: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _files(siblings: object) -> Iterator[WeightFile]:
-    for sibling in list(_mappings(siblings, 10_000)):
+    for sibling in _mappings(siblings, 10_000):
         name = sibling.get("rfilename")
-        if isinstance(name, str) and is_weight_file(name):
+        if isinstance(name, str) and name.lower().endswith(SUFFIX) and is_weight_file(name):
             lfs = _mapping(sibling.get("lfs"))
             digest = str(lfs.get("sha256"))
             known = re.fullmatch(r"[0-9a-f]{64}", digest) is not None
@@ -207,10 +212,6 @@ def _date(value: object) -> str | None:
 def _count(value: object) -> int | None:
     usable = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
     return int(value) if usable and isinstance(value, int) else None
-
-
-def _visible(text: str) -> bool:
-    return not any(unicodedata.category(char)[0] == "C" for char in text)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

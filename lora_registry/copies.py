@@ -114,6 +114,11 @@ def preselected(files: tuple[WeightFile, ...]) -> WeightFile:
     return max(files, key=lambda file: (is_standard(file), file.date or "", *_step(file.name)))
 
 
+def needs_choice(files: tuple[WeightFile, ...]) -> bool:
+    """Whether it takes a person to say which file is meant."""
+    return len(files) > 1 and not any(map(is_standard, files))
+
+
 def is_standard(file: WeightFile) -> bool:
     """Whether it has the name that diffusers gives and looks for."""
     return file.name == "pytorch_lora_weights.safetensors"

@@ -16,7 +16,7 @@ from generation.errors import (
 )
 from generation.lora_file import LoraFile, pinned_address
 from lora_registry.anatomy import examine
-from lora_registry.copies import Copies, is_standard, sha256_of
+from lora_registry.copies import Copies, needs_choice, preselected, sha256_of
 from lora_registry.hub_source import HubSource, Repository
 from lora_registry.inspection import refuse_unfit
 from lora_registry.parts import Progress
@@ -100,8 +100,13 @@ class Handing:
     async def _copied(
         self, path: str, found: Repository, file: str, backend: str, progress: Progress | None
     ) -> LoraFile:
-        await self._refuse_unfit(found, file, backend, PATIENCE)
-        local = await self._copies.bring(found, file, progress)
+        name, models = f"{found.card.id}/{file}", found.card.base_models
+        local = self._copies.path(found.card.id, found.sha, file)
+        if local.exists():  # the Hub isn't needed for its header either
+            await asyncio.to_thread(_refuse_unfit_file, local, name, backend, models)
+        else:
+            await self._refuse_unfit(found, file, backend, PATIENCE)
+            local = await self._copies.bring(found, file, progress)
         return LoraFile(path, file, found.sha, local=local)
 
     async def _chosen(self, ref: HubReference, seconds: float) -> tuple[Repository, str]:
@@ -143,14 +148,13 @@ def the_file(found: Repository, named: str | None) -> str:
         raise NoWeights(repo=found.card.id)
     if named is not None:
         return found.file(named).name
-    if len(files) == 1:
-        return files[0].name
-    standard = next((file.name for file in files if is_standard(file)), None)
-    if standard is None:
+    if needs_choice(files):
         shown = ", ".join(file.name for file in files[:4]) + (" …" if len(files) > 4 else "")
         raise SeveralFiles(repo=found.card.id, files=shown)
-    return standard
+    return preselected(files).name
 
 
-def _refuse_unfit_file(path: Path, name: str, backend: str) -> None:
-    refuse_unfit(examine(header_of(path, name)), name, backend)
+def _refuse_unfit_file(
+    path: Path, name: str, backend: str, base_models: tuple[str, ...] = ()
+) -> None:
+    refuse_unfit(examine(header_of(path, name)), name, backend, base_models)

@@ -145,14 +145,12 @@ class Hub:
         name: str,
         progress: Progress | None,
     ) -> None:
-        total, ends = (
-            file_bytes(response.status_code, response.headers),
-            time.monotonic() + DOWNLOAD_SECONDS,
-        )
+        ends = time.monotonic() + DOWNLOAD_SECONDS
+        total = file_bytes(response.status_code, response.headers)
+        _refuse_too_large(total or 0, name)
         for chunk in response.iter_raw():  # unbuffered: what came before a break counts
             have += len(chunk)
-            if have > MAX_FILE:
-                raise AdapterRefused(name=name, reason=f"it is larger than {MAX_FILE >> 30} GiB")
+            _refuse_too_large(have, name)
             if self.closed or time.monotonic() > ends:
                 raise AdapterUnavailable(name=name, reason="the download was stopped")
             to.write(chunk)
@@ -197,10 +195,11 @@ class Hub:
                 yield response
         except HfHubHTTPError as exc:
             self._raise(exc, subject, bucket)
-        except (httpx2.HTTPError, httpx2.InvalidURL, ConnectionError) as exc:
-            raise HubUnreachable(reason=words(exc)) from exc
         except (ValueError, RecursionError) as exc:
             raise HubUnreachable(reason="its answer can't be read") from exc
+        # The session is the whole process's: whoever else uses it may close it (RuntimeError).
+        except (httpx2.HTTPError, httpx2.InvalidURL, ConnectionError, RuntimeError) as exc:
+            raise HubUnreachable(reason=words(exc)) from exc
 
     def _raise(self, exc: HfHubHTTPError, subject: str, bucket: str) -> NoReturn:
         if exc.response.status_code == 429:
@@ -235,6 +234,11 @@ def _within(
         if time.monotonic() > ends:
             raise HubUnreachable(reason=f"not finished in {seconds:g} s")
     return bytes(body[:most])
+
+
+def _refuse_too_large(size: int, name: str) -> None:
+    if size > MAX_FILE:
+        raise AdapterRefused(name=name, reason=f"it is larger than {MAX_FILE >> 30} GiB")
 
 
 def _usable(token: SecretStr | None) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NoReturn
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
@@ -80,6 +81,7 @@ def parse_reference(text: str, hub: str = HUB) -> Reference:
         raise ReferenceInvalid(reference=_shown(typed), problem=str(exc)) from exc
 
 
+@lru_cache(maxsize=4096)  # the same few base models stand on every card
 def is_repo(repo: str) -> bool:
     """Whether this is an owner and a name as the Hub allows them."""
     parts = repo.split("/")
@@ -95,6 +97,11 @@ def is_weight_file(name: str) -> bool:
         return False
 
 
+def is_visible(text: str) -> bool:
+    """Whether it holds no control, format, surrogate or unassigned character."""
+    return text.isprintable() or not any(unicodedata.category(char)[0] == "C" for char in text)
+
+
 def is_commit(revision: str) -> bool:
     """Whether a revision is a commit's whole hash."""
     return _COMMIT.fullmatch(revision) is not None
@@ -105,7 +112,7 @@ def _parse(text: str, hub: str) -> Reference:
         _refuse("is empty")
     if len(text) > MAX_REFERENCE:
         _refuse(f"is longer than {MAX_REFERENCE:,} characters")
-    if any(unicodedata.category(char)[0] == "C" for char in text):
+    if not is_visible(text):
         _refuse("holds control characters")
     if text.startswith("upload:"):
         return _upload(text.removeprefix("upload:"))
@@ -202,7 +209,7 @@ def _check_parts(parts: list[str]) -> None:
     text = "/".join(parts)
     if any(part in ("", ".", "..") for part in text.split("/")):
         _refuse("names no file inside the repository")
-    if "\\" in text or any(unicodedata.category(char)[0] == "C" for char in text):
+    if "\\" in text or not is_visible(text):
         _refuse("holds control characters")
     if len(text) > 512:
         _refuse("names a file longer than 512 characters")

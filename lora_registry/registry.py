@@ -15,7 +15,7 @@ from generation.lora_file import LoraFile, pinned_address
 from lora_registry.anatomy import Anatomy, examine
 from lora_registry.cache import JsonCache
 from lora_registry.cards import Card
-from lora_registry.copies import Copies, preselected
+from lora_registry.copies import Copies, needs_choice, preselected
 from lora_registry.handing import AWAY, Handing
 from lora_registry.hub import Hub
 from lora_registry.hub_source import HubSource, Repository
@@ -62,13 +62,14 @@ class Registry:
         self._source = HubSource(self._hub, folder, self._work)
         self._shelf = Shelf(self._source, JsonCache(folder / "cache" / "cards", 2000))
         self._copies = Copies(self._hub, folder / "files")
-        self._urls = urls or UrlSource(folder / "files", self._work)
+        self._urls = urls or UrlSource(folder / "files", Work(4, "adapter-url"))
         self._uploads = Uploads(folder / "uploads")
         self._handing = Handing(self._source, self._copies, self._urls, self._uploads)
 
     def close(self) -> None:
         """End what is under way; downloads go on from where they are the next time."""
         self._copies.close()
+        self._urls.close()
         self._work.close()
 
     # -- what is there ---------------------------------------------------------
@@ -119,7 +120,7 @@ class Registry:
             return of_unreachable(self._given(ref), ref, exc)
         if not found.card.files:
             raise NoWeights(repo=found.card.id)
-        if ref.file is None:  # the dates say which one is proposed
+        if ref.file is None and needs_choice(found.card.files):  # by their dates
             found = await self._source.dated(found, SECONDS)
         file = found.file(ref.file or preselected(found.card.files).name).name
         (anatomy, problem), prose, found = await asyncio.gather(
@@ -179,6 +180,8 @@ class Registry:
 
     def keep_upload(self, owner: str, name: str = "") -> AbstractContextManager[UploadWriter]:
         """Take a file that was dropped on the page: write its bytes, then read `reference`.
+
+        Blocks while it writes, and at the end while it checks the file.
 
         Raises:
             AdapterRefused: it is no safetensors file; nothing of it stays.

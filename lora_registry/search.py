@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ SLOW: Final = 3.0
 GRACE: Final = 0.15
 DEPTHS: Final = (100, 400, 1000)
 MAX_LISTINGS: Final = 200
+MAX_PAGE: Final = 200
 
 _SORTS: Final = {
     "likes": "likes",
@@ -42,7 +43,6 @@ _EXPAND: Final = (
     "lastModified", "createdAt", "trendingScore", "widgetData",
 )  # fmt: skip
 _STORAGE: Final = "usedStorage"
-_CARDS: Final = TypeAdapter(tuple[Card, ...])
 _STARTERS: Final = tuple(json.loads(Path(__file__).with_name("starters.json").read_text("utf-8")))
 
 
@@ -104,6 +104,9 @@ class Listing:
         """Seconds since it was fetched; a clock that was set back makes it old, not new."""
         age = time.time() - self.fetched
         return age if age >= 0 else FRESH
+
+
+_LISTING: Final = TypeAdapter(Listing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +186,7 @@ class Search:
         cards = (card_of(row, self._hub.endpoint, query.base) for row in rows)
         shown = {card.id: card for card in cards if card is not None and not card.private}
         listing = Listing(tuple(shown.values()), whole, depth, time.time())
-        self._cache.put(key, asdict(listing))
+        self._cache.put(key, _LISTING.dump_python(listing, mode="json"))
         return self._listings.put(key, listing)
 
     def _rows(self, params: dict[str, Any], depth: int) -> tuple[list[Any], bool]:
@@ -199,7 +202,8 @@ class Search:
 def _page(query: Query, listing: Listing, problem: AdapterError | None) -> tuple[Page, bool]:
     """The page, and whether the listing was deep enough to fill it."""
     fitting = [card for card in listing.cards if query.takes(card)]
-    start, stop = max(query.offset, 0), max(query.offset, 0) + max(query.limit, 1)
+    start = max(query.offset, 0)
+    stop = start + min(max(query.limit, 1), MAX_PAGE)
     deeper = not listing.whole and listing.depth < DEPTHS[-1]
     age = 0.0 if listing.age < FRESH and problem is None else listing.age
     page = Page(tuple(fitting[start:stop]), len(fitting) > stop or deeper, age, problem)
@@ -240,11 +244,8 @@ def _weighs(card: Card) -> int:
 
 def _from_disk(value: dict[str, Any] | None) -> Listing | None:
     try:
-        if value is None:
-            return None
-        cards = _CARDS.validate_python(value["cards"])
-        return Listing(cards, bool(value["whole"]), int(value["depth"]), float(value["fetched"]))
-    except (ValidationError, KeyError, TypeError, ValueError):
+        return _LISTING.validate_python(value) if value is not None else None
+    except ValidationError:
         return None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -44,7 +43,9 @@ class Shelf:
         except AdapterError:
             return card or bare_card(repo)
         if not found.private:
-            self._cache.put(repo, {"card": asdict(found), "at": time.time()})
+            self._cache.put(
+                repo, {"card": _CARD.dump_python(found, mode="json"), "at": time.time()}
+            )
         return found
 
 

@@ -36,6 +36,14 @@ class TriggerWord:
     source: str
 
 
+def one_line(text: str, most: int) -> str:
+    """The beginning of a text, at least `most` characters, with nothing invisible in it."""
+    start = text[: 4 * most]
+    if not start.isprintable():
+        start = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in start)
+    return " ".join(start.split())
+
+
 def trigger_words(texts: Iterable[object], source: str) -> tuple[TriggerWord, ...]:
     """The usable ones of some texts, each once."""
     cleaned = (_clean(text) for text in texts)
@@ -95,6 +103,5 @@ def _is_made_up(word: str) -> bool:
 def _clean(text: object) -> str:
     if not isinstance(text, str):
         return ""
-    shown = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text[:400])
-    joined = " ".join(shown.split()).strip("`\"“”' ")
+    joined = one_line(text, MAX_LENGTH).strip("`\"“”' ")
     return joined if len(joined) <= MAX_LENGTH else ""

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import ssl
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,6 +74,12 @@ class UrlSource:
         self._resolver = resolver
         self._seen: Recent[Seen] = Recent(100)
         self._tls: ssl.SSLContext | None = None
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """End what is under way."""
+        self._closed.set()
+        self._work.close()
 
     async def look(self, url: str) -> Seen:
         """What lies at an address, by its header; known for ten minutes.
@@ -148,7 +155,25 @@ class UrlSource:
             with _said_of_adapters(url):
                 async with fetcher.open(url, IDENTITY) as response:
                     _check(response)
-                    await _pour(response, to, progress)
+                    await self._pour(response, to, progress)
+
+    async def _pour(
+        self, response: httpx.Response, to: IO[bytes], progress: Progress | None
+    ) -> None:
+        have, total = 0, file_bytes(response.status_code, response.headers)
+        if (total or 0) > MAX_FILE:
+            raise _too_large()
+        async for chunk in response.aiter_raw(CHUNK):
+            have += len(chunk)
+            if have > MAX_FILE:
+                raise _too_large()
+            if self._closed.is_set():
+                raise MediaBroken(reason="the download was stopped")
+            to.write(chunk)
+            if progress is not None:
+                progress(have, total)
+        if total is not None and have != total:
+            raise MediaBroken(reason="it did not arrive whole")
 
     def _plain_client(self) -> httpx.AsyncClient:
         self._tls = self._tls or httpx.create_ssl_context()  # reading the authorities takes a while
@@ -161,21 +186,6 @@ def name_of(url: str) -> str:
     file = unquote(parts.path).rpartition("/")[2]
     shown = "".join(char if char.isprintable() else " " for char in file or parts.netloc)
     return " ".join(shown.split())[:120]
-
-
-async def _pour(response: httpx.Response, to: IO[bytes], progress: Progress | None) -> None:
-    have, total = 0, file_bytes(response.status_code, response.headers)
-    if (total or 0) > MAX_FILE:
-        raise _too_large()
-    async for chunk in response.aiter_raw(CHUNK):
-        have += len(chunk)
-        if have > MAX_FILE:
-            raise _too_large()
-        to.write(chunk)
-        if progress is not None:
-            progress(have, total)
-    if total is not None and have != total:
-        raise MediaBroken(reason="it did not arrive whole")
 
 
 async def _within(response: httpx.Response, most: int) -> bytes:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import close_session
 
 from generation.errors import (
     AdapterGated,
@@ -20,6 +22,7 @@ from generation.errors import (
     ReferenceInvalid,
     SeveralFiles,
 )
+from generation.lora_file import pinned_address
 from lora_registry.verdicts import Fit
 from tests.faults.hub_desk import Desk, timed
 from tests.standins import hub_faults as faults
@@ -360,14 +363,15 @@ def test_69_pasted_references_still_work(desk: Desk, fault: faults.HubFault) -> 
     pinned = f"{desk.hub.url}/maker/style/resolve/{sha}/style.safetensors"
     told = desk.inspect(pinned)
     assert isinstance(told.problem, HubUnreachable)
+    public = pinned_address("maker/style", sha, "style.safetensors")
     assert (told.reference, told.repo, told.file, told.sha) == (
-        pinned,
+        public,
         "maker/style",
         "style.safetensors",
         sha,
     )
     assert {verdict.fit for verdict in told.fit.values()} == {Fit.UNKNOWN}
-    assert desk.hand_over(pinned).url == pinned
+    assert desk.hand_over(pinned).url == desk.hand_over(public).url == public
     assert desk.hand_over("maker/style").url == "maker/style"
     assert desk.inspect("maker/style").reference == "maker/style"
 
@@ -411,6 +415,15 @@ def test_69_a_hub_that_hangs_holds_nobody_up(new_desk: NewDesk) -> None:
     assert given.url == "maker/style" and seconds < 4
     desk.hub.clear_faults()
     desk.hub.release()
+
+
+def test_69_somebody_elses_trouble_with_the_shared_session_is_no_crash(desk: Desk) -> None:
+    """`huggingface_hub` closes its one session when anybody's connection fails."""
+    desk.hub.inject(faults.slow("list", 0.4))
+    threading.Timer(0.1, close_session).start()
+    page = desk.search()
+    assert page.starters or len(page.cards) == 24
+    assert desk.search().problem is None
 
 
 def test_69_a_slow_answer_is_there_for_the_next_one(desk: Desk) -> None:

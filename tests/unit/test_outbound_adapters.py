@@ -437,3 +437,15 @@ def test_a_file_that_breaks_off_is_not_kept(make: Make, tmp_path: Path) -> None:
     with pytest.raises(AdapterUnavailable, match="did not arrive whole"):
         asyncio.run(registry.hand_over(URL, as_file=True))
     assert list((tmp_path / "files").iterdir()) == []
+
+
+def test_closing_ends_a_download(make: Make, tmp_path: Path) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if "range" in request.headers:
+            return ranged(request)
+        return httpx.Response(200, stream=Body(FILE, endless=True))
+
+    registry, _ = make(answer=answer)
+    with pytest.raises(AdapterUnavailable, match="stopped"):
+        asyncio.run(registry.hand_over(URL, as_file=True, progress=lambda *_: registry.close()))
+    assert list((tmp_path / "files").iterdir()) == []

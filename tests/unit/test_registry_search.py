@@ -164,6 +164,12 @@ def test_deeper_pages_fetch_deeper(desk: Desk) -> None:
     assert len(desk.seen("list")) == 2
 
 
+@pytest.mark.parametrize(("limit", "shown"), [(-3, 1), (0, 1), (1, 1), (10**9, 200)])
+def test_a_page_has_a_sensible_size(desk: Desk, limit: int, shown: int) -> None:
+    many(desk, 210)
+    assert len(desk.search(limit=limit, offset=-5).cards) == shown
+
+
 def test_filters_that_eat_a_page_fetch_deeper_and_stop_somewhere(desk: Desk) -> None:
     many(desk, 1200)
     page = desk.search(license="apache-2.0")
