@@ -165,6 +165,21 @@ def test_a_second_key_of_one_part_is_unmatched() -> None:
     assert described(both).unmatched == ("layers.0.attention.to_q.lora_down.weight",)
 
 
+def test_the_bias_of_a_factor_is_unmatched_and_its_module_is_not() -> None:
+    bias = {"layers.0.attention.to_q.lora_B.bias": (64,)}
+    anatomy = described({**bias, **lora("layers.0.attention.to_q")})
+    assert anatomy.unmatched == tuple(bias)
+    assert anatomy.modules == ("layers.0.attention.to_q",)
+
+
+def test_a_few_names_in_common_do_not_make_a_family() -> None:
+    """The first Llamas called their feed-forward layers as Z-Image does."""
+    tensors = lora("layers.0.feed_forward.w1")
+    for part in ("wq", "wk", "wo"):
+        tensors |= lora(f"layers.0.attention.{part}")
+    assert described(tensors).family is None
+
+
 def test_modules_under_two_prefixes_are_a_mixed_layout() -> None:
     both = {**lora("layers.0.attention.to_q"), **lora("transformer.layers.1.attention.to_q")}
     assert described(both).layout == "mixed"

@@ -113,6 +113,7 @@ def test_without_a_card_the_metadata_may_name_the_base_model() -> None:
     named = dataclasses.replace(anatomy, base_model=BASE)
     assert verdicts(named)["hosted"].fit is Fit.BASE_MODEL
     assert verdicts(named, (TURBO,))["hosted"].fit is Fit.FITS
+    assert verdicts(named, ("a/b",))["hosted"].fit is Fit.BASE_MODEL  # such a card says nothing
     assert judged("comfyui-ai-toolkit")["hosted"].fit is Fit.FITS  # "zimage" may be either
 
 
