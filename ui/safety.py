@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from generation.imagefile import MAX_BYTES
-from lora_registry.weights import MAX_FILE
+from lora_registry.parts import MAX_FILE
 from ui.visitor import COOKIE, is_token, new_token
 
 MAX_BODY: Final = MAX_BYTES + 2**20

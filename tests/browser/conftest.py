@@ -50,7 +50,8 @@ def site(
     """Public mode: every browser context is a visitor with a history of their own."""
     settings = {"FAL_KEY": KEY, "PLAYGROUND_MODE": "public"}
     folder = tmp_path_factory.mktemp("site")
-    with playground(folder, fal.environment, hub.environment, settings) as running:
+    fals = fal.environment | fal.proxy_environment  # its storage's hosts are fixed
+    with playground(folder, fals, hub.environment, settings) as running:
         yield running
 
 

@@ -230,7 +230,7 @@ def test_an_address_elsewhere_is_kept_as_it_is(page: Page, fal: FalProcess) -> N
     [
         ("../../etc/passwd", "path on a computer"),
         ("javascript:alert(1)", "only https:"),
-        ("someone/style.ckpt", "may run code"),
+        ("someone/style/epoch-9.ckpt", "may run code"),
         ("nobody/nothing-here", "was not found, or it is private"),
         (NO_SAFETENSORS, "no safetensors file"),
         (GATED, "asks you to accept terms"),
@@ -259,7 +259,8 @@ def test_another_family_is_said_before_it_costs(page: Page, fal: FalProcess) -> 
 
 def test_a_dropped_file_goes_to_fals_storage_for_a_short_while(page: Page, fal: FalProcess) -> None:
     before = len(fal.ledger().uploads())
-    drop(page, weights("mine.safetensors", lora(4)).body, "mine.safetensors")
+    file = weights("mine.safetensors", lora(4))
+    drop(page, file.read(0, file.length), file.name)
     expect(slot(page, 0)).to_contain_text("mine")
     expect(slot(page, 0)).to_contain_text("rank 4")
     for prompt in ("With a file of mine", "And once more"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.browser.conftest import PATIENCE, arrive
 from tests.process.playground import Playground, playground
 from tests.standins import fal_faults as faults
 from tests.standins.fal_process import FalProcess
+from tests.standins.hub_special import NEW_NAME, PIXEL_ART, TRIGGER_IN_HEADER
 
 expect.set_options(timeout=PATIENCE)
 
@@ -42,9 +44,13 @@ def set_number(page: Page, control: str, value: str) -> None:
     number.press("Tab")
 
 
-def add_adapter(page: Page, reference: str) -> None:
-    page.locator(".slot-paste").fill(reference)
+def add_adapter(page: Page, at: int, repo: str) -> str:
+    """Its address, once it is pinned."""
+    page.locator(".slot-paste").fill(repo)
     page.locator(".slot-paste").press("Enter")
+    slot = page.locator(f"#lora-{at}")
+    expect(slot).to_have_attribute("data-path", re.compile(f"{repo}/resolve/[0-9a-f]{{40}}/"))
+    return str(slot.get_attribute("data-path"))
 
 
 def unfold_advanced(page: Page) -> None:
@@ -84,8 +90,10 @@ def test_every_control_reaches_the_endpoint(page: Page, fal: FalProcess) -> None
     page.locator("#height input").fill("384")
     choose(page, "num-images", "3")
     page.locator("#seed input").fill("15860307465884635512")
-    for slot, (path, scale) in enumerate((("ada/ink", "0.35"), ("bo/grain", "2"), ("cy/off", "4"))):
-        add_adapter(page, path)
+    paths = []
+    chosen = ((PIXEL_ART, "0.35"), (TRIGGER_IN_HEADER, "2"), (NEW_NAME, "4"))
+    for slot, (repo, scale) in enumerate(chosen):
+        paths.append(add_adapter(page, slot, repo))
         set_number(page, f"lora-{slot}", scale)
     page.locator("#lora-2 .slot-on").uncheck()
     unfold_advanced(page)
@@ -109,7 +117,7 @@ def test_every_control_reaches_the_endpoint(page: Page, fal: FalProcess) -> None
             "output_format": "webp",
             "acceleration": "high",
             "enable_prompt_expansion": True,
-            "loras": [{"path": "ada/ink", "scale": 0.35}, {"path": "bo/grain", "scale": 2.0}],
+            "loras": [{"path": paths[0], "scale": 0.35}, {"path": paths[1], "scale": 2.0}],
         }
     ]
 
@@ -169,7 +177,7 @@ def test_several_jobs_at_once(page: Page, fal: FalProcess) -> None:
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
 def test_a_downloaded_file_restores_its_settings(page: Page, tmp_path: Path, kind: str) -> None:
     page.locator("#seed input").fill("77")
-    add_adapter(page, "ada/ink")
+    adapter = add_adapter(page, 0, PIXEL_ART)
     choose(page, "image-size", "portrait_16_9")
     unfold_advanced(page)
     choose(page, "output-format", kind)
@@ -187,7 +195,7 @@ def test_a_downloaded_file_restores_its_settings(page: Page, tmp_path: Path, kin
     drop(page, saved.read_bytes(), saved.name)
     expect(page.locator("#prompt textarea")).to_have_value(f"A recipe in a {kind} 📷")
     expect(page.locator("#seed input")).to_have_value("77")
-    expect(page.locator("#lora-0")).to_have_attribute("data-path", "ada/ink")
+    expect(page.locator("#lora-0")).to_have_attribute("data-path", adapter)
     expect(page.locator('#image-size input[value="portrait_16_9"]')).to_be_checked()
     expect(page.locator("#notice")).to_contain_text("Settings restored.")
 
@@ -217,11 +225,12 @@ def test_bad_input_is_refused_in_place(page: Page, fal: FalProcess) -> None:
     before = len(fal.ledger().posts())
     page.locator("#generate").click()
     expect(page.locator("#notice")).to_contain_text("prompt: is empty")
-    ask(page, "A path that is none")
-    page.locator("#lora-0-path input").fill("../../etc/passwd")
-    page.locator("#generate").click()
-    expect(page.locator("#notice")).to_contain_text("loras.0.path")
-    assert len(fal.ledger().posts()) == before + 1
+    choose(page, "image-size", "custom")
+    page.locator("#width input").fill("4000")
+    page.locator("#height input").fill("4000")
+    ask(page, "Too large a size")
+    expect(page.locator("#notice")).to_contain_text("more than 4 megapixels")
+    assert len(fal.ledger().posts()) == before
 
 
 def test_a_rejected_key_asks_for_another(page: Page, fal: FalProcess) -> None:

@@ -290,13 +290,14 @@ function insert(field, word) {
   const [from, to] = [field.selectionStart, field.selectionEnd];
   const before = field.value.slice(0, from);
   const after = field.value.slice(to);
-  const put =
-    (/[^\s,]\s*$/.test(before) ? (/\s$/.test(before) ? "" : ", ") : "") +
-    word +
-    (/^\s*[^\s,]/.test(after) ? ", " : "");
+  const put = (/[^\s,]$/.test(before) ? ", " : "") + word + (comma(after) ?? "");
   inserted.set(word, put);
   write(field, before + put, after);
 }
+
+/* What separates a word from the text behind it: nothing at the end or before another comma. */
+const comma = (after) =>
+  /^[^\s,]/.test(after) ? ", " : /^\s+[^\s,]/.test(after) ? "," : null;
 
 function write(field, before, after) {
   field.value = before + after;
