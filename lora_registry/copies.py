@@ -48,8 +48,6 @@ class Copies:
             AdapterError: it could not be fetched or kept, or is no safetensors file.
         """
         path = self.path(found.card.id, found.sha, file)
-        if path.exists():
-            return path
         if progress is not None:
             with self._lock:
                 self._listeners.setdefault(path, []).append(progress)

@@ -93,6 +93,15 @@ def test_60_a_gated_adapter_links_to_where_access_is_asked(
     assert desk.seen("cdn") == []
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_60_a_gated_file_is_told_as_such_however_it_is_refused(desk: Desk, status: int) -> None:
+    desk.hub.inject(faults.answer("resolve", status, b"Forbidden", times=None))
+    with pytest.raises(AdapterGated):
+        desk.inspect(known.GATED)
+    with pytest.raises(AdapterNotFound):
+        desk.inspect(known.PIXEL_ART)
+
+
 def test_60_with_access_it_is_read_and_brought_here(new_desk: NewDesk) -> None:
     desk = new_desk(token=READER_TOKEN)
     told = desk.inspect(known.GATED)
@@ -303,11 +312,12 @@ def test_67_other_bytes_than_the_hub_lists_are_not_kept(desk: Desk) -> None:
     body = weights("a.safetensors", lora(4))
     desk.hub.add_repo(Repo("maker/changed", (body,), {"base_model": TURBO}))
     told = desk.inspect("maker/changed")
-    other = weights("a.safetensors", lora(4), {"note": "other"})
-    desk.hub.inject(*(faults.answer("cdn", 200, other.read(0, other.length)) for _ in range(3)))
-    with pytest.raises(AdapterRefused, match="not those that the Hub lists"):
-        desk.hand_over(told.reference, as_file=True)
-    assert list(desk.folder.glob("files/*")) == []
+    whole = body.read(0, body.length)
+    for other in (whole[:-1] + b"x", whole + b"x"):
+        desk.hub.inject(faults.answer("cdn", 200, other))
+        with pytest.raises(AdapterRefused, match="not those that the Hub lists"):
+            desk.hand_over(told.reference, as_file=True)
+        assert list(desk.folder.glob("files/*")) == []
 
 
 # -- 68: malformed cards -------------------------------------------------------

@@ -415,14 +415,24 @@ def test_a_compressed_answer_is_refused(make: Make) -> None:
     assert world.reached[0].headers["accept-encoding"] == "identity"
 
 
+@pytest.mark.parametrize("declared", [True, False])
 def test_a_file_above_the_limit_is_not_kept(
-    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, declared: bool
 ) -> None:
     monkeypatch.setattr(url_source, "MAX_FILE", 1000)
     assert parts.MAX_FILE == 2 * 2**30
-    registry, _ = make()
+    body = Body(FILE, endless=True)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if "range" in request.headers:
+            return ranged(request)
+        headers = {"Content-Length": str(len(FILE))} if declared else {}
+        return httpx.Response(200, headers=headers, stream=body)
+
+    registry, _ = make(answer=answer)
     with pytest.raises(AdapterRefused, match="larger than"):
         asyncio.run(registry.hand_over(URL, as_file=True))
+    assert (body.taken == 0) is declared and body.taken < 40
     assert list((tmp_path / "files").iterdir()) == []
 
 

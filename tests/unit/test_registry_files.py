@@ -265,6 +265,18 @@ def test_a_broken_download_goes_on_where_it_ended(
     assert resumed is not None and resumed.startswith("bytes=") and resumed != "bytes=0-"
 
 
+def test_half_a_file_that_calls_itself_half_is_completed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copies, "PAUSE", 0.01)
+    add(desk)
+    told, data = desk.inspect("maker/style"), SMALL.data()
+    half = (("Content-Range", f"bytes 0-8999/{len(data)}"),)
+    desk.hub.inject(faults.answer("cdn", 206, data[:9000], half))
+    assert desk.hand_over(told.reference, as_file=True).local.read_bytes() == data
+    assert desk.seen("cdn")[-1].range == "bytes=9000-"
+
+
 def test_a_download_that_never_arrives_says_so_and_is_finished_later(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -186,11 +186,12 @@ def test_a_hub_that_pages_by_itself_is_followed(hub: HubStandIn, tmp_path: Path)
 
 
 def test_a_next_page_on_another_host_isnt_asked(tmp_path: Path) -> None:
-    away = (("Link", '<https://evil.example/api/models?cursor=x>; rel="next"'),)
-    with HubStandIn(repo(n) for n in range(3)) as paging:
+    with HubStandIn(repo(n) for n in range(3)) as paging, HubStandIn(()) as other:
+        away = (("Link", f'<{other.url}/api/models?cursor=x>; rel="next"'),)
         paging.inject(faults.with_headers("list", away))
         desk = Desk(tmp_path / "away", paging, READER_TOKEN)
         assert isinstance(desk.search().problem, HubUnreachable)
+        assert other.ledger.requests() == []
         desk.close()
 
 
