@@ -96,6 +96,19 @@ function filterAuthor(name) {
   again();
 }
 
+/* A picture that can't be had leaves the adapter's first letters. */
+element.addEventListener(
+  "error",
+  ({ target }) => {
+    if (target.tagName !== "IMG") return;
+    const blank = document.createElement("span");
+    blank.className = "adapter-blank";
+    blank.textContent = target.closest(".adapter-card").querySelector(".adapter-name").textContent.slice(0, 2);
+    target.replaceWith(blank);
+  },
+  true,
+);
+
 let typing;
 element.addEventListener("input", (event) => {
   clearTimeout(typing);

@@ -209,6 +209,8 @@ list.addEventListener("click", (event) => {
   else if (act === "down") move(row, 1);
 });
 
+list.addEventListener("error", ({ target }) => target.removeAttribute?.("src"), true);
+
 /* -- adding ------------------------------------------------------------------------- */
 
 let typing;
