@@ -44,10 +44,31 @@ class Settings(BaseSettings):
     hub: str = Field(
         "https://huggingface.co", alias="HF_ENDPOINT", description="The Hub, or a mirror of it."
     )
-    backend: Literal["auto", "hosted", "demo"] = Field(
+    backend: Literal["auto", "hosted", "local", "demo"] = Field(
         "auto",
         alias="PLAYGROUND_BACKEND",
-        description="Backend chosen at start; auto: hosted with a key, else demo.",
+        description="Backend chosen at start; auto: hosted with a key, else local with a GPU "
+        "and its packages, else demo.",
+    )
+    local_model: str = Field(
+        "Tongyi-MAI/Z-Image-Turbo",
+        alias="PLAYGROUND_LOCAL_MODEL",
+        description="Model of the local backend: a Hub id or a folder in diffusers' layout.",
+    )
+    local_device: Literal["auto", "cuda", "cpu"] = Field(
+        "auto",
+        alias="PLAYGROUND_LOCAL_DEVICE",
+        description="Where the local backend runs; auto: a GPU, cpu: minutes an image.",
+    )
+    local_safety: str = Field(
+        "Falconsai/nsfw_image_detection",
+        alias="PLAYGROUND_LOCAL_SAFETY",
+        description="Image classifier of the local safety checker: a Hub id or a folder.",
+    )
+    local_unchecked: bool = Field(
+        False,
+        alias="PLAYGROUND_LOCAL_UNCHECKED",
+        description="Run unchecked, and say so, where the safety checker can't be loaded.",
     )
     data_dir: Path = Field(
         default_factory=default_data_dir,
