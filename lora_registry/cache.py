@@ -54,18 +54,14 @@ class JsonCache:
             entry = json.loads(self._path(key).read_bytes())
         except (OSError, ValueError, RecursionError):
             return None
-        if (
-            not isinstance(entry, dict)
-            or entry.get("version") != VERSION
-            or entry.get("key") != key
-        ):
+        if not isinstance(entry, dict) or entry.get("version") != VERSION:
             return None
         value = entry.get("value")
         return value if isinstance(value, dict) else None
 
     def put(self, key: str, value: dict[str, Any]) -> None:
         """Keep `value`; written aside and renamed, the oldest entries giving way."""
-        entry = {"version": VERSION, "key": key, "value": value}
+        entry = {"version": VERSION, "value": value}
         with self._lock, suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._path(key)

@@ -411,7 +411,9 @@ def test_a_compressed_answer_is_refused(make: Make) -> None:
     registry, world = make(
         answer=lambda _: httpx.Response(200, headers=headers, stream=Body(b"\x1f\x8b"))
     )
-    assert_refused(attempts(registry, URL), world, PUBLIC)
+    errors = attempts(registry, URL)
+    assert_refused(errors, world, PUBLIC)
+    assert all("it is compressed (gzip)" in error.cause for error in errors)
     assert world.reached[0].headers["accept-encoding"] == "identity"
 
 
