@@ -54,6 +54,7 @@ def serve(settings: Settings) -> None:
             launch(build_page(site), runner, registry, visitors)
         finally:
             runner.close()
+            registry.close()
 
 
 if __name__ == "__main__":

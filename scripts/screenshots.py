@@ -1,6 +1,9 @@
 """Makes the pictures in docs/screenshots from a running page with the demo backend.
 
 python app.py &  python scripts/screenshots.py http://127.0.0.1:7860
+
+Adapters come from the Hub that the page asks (HF_ENDPOINT); `python -m tests.standins.hub`
+runs one with made-up repositories and says where it is.
 """
 
 from __future__ import annotations
@@ -19,7 +22,10 @@ FLAGS = (
 ).split()
 Theme = Literal["light", "dark"]
 SIZES = {1440: 900, 820: 1180, 390: 844}
-LOADED = "[...document.images].every((image) => image.complete)"
+LOADED = """[...document.images].every((image) => {
+    const { top, height } = image.getBoundingClientRect();
+    return image.complete || height === 0 || top >= innerHeight;
+})"""
 PROMPTS = (
     "A quiet sea at dawn, the sun just above the horizon, long exposure",
     "Portrait of a dancer in orange light, bold shapes, paper texture",
@@ -52,16 +58,26 @@ def generate(browser: Browser, url: str) -> None:
 
 
 def picture(browser: Browser, url: str, width: int, height: int, theme: Theme) -> None:
-    """Create and History at one size and theme."""
+    """Adapters, Create and History at one size and theme."""
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=theme, reduced_motion="reduce"
     )
     page = context.new_page()
     arrive(page, url)
+    page.get_by_role("tab", name="Adapters").click()
+    page.locator(".adapter-card").first.wait_for()
+    page.wait_for_function(LOADED)
+    page.screenshot(path=FOLDER / f"adapters-{width}-{theme}.png")
+    for take in page.locator(".adapter-take").all()[:2]:
+        take.click()
+    page.get_by_role("tab", name="Create").click()
+    page.locator("#lora-1 .fit").wait_for()
     page.locator("#prompt textarea").fill(PROMPTS[-1])
     page.locator(".strip .thumb").nth(1).click()
     page.locator("#live .picture img").first.wait_for()
     page.wait_for_function(LOADED)
+    page.evaluate("scrollTo(0, 0)")
+    page.locator("#live .picture img").first.evaluate("image => image.decode()")
     page.screenshot(path=FOLDER / f"create-{width}-{theme}.png")
     page.get_by_role("tab", name="History").click()
     page.locator("#gallery .card img").first.wait_for()

@@ -193,8 +193,8 @@ def _byline(found: Card, tongue: Language) -> Html:
 def _numbers(found: Card, tongue: Language) -> str:
     files = len(found.files)
     parts = [
-        say(tongue, "card.likes", number=_compact(found.likes)),
-        say(tongue, "card.downloads", number=_compact(found.downloads)),
+        f"♥ {_compact(found.likes)}",
+        f"↓ {_compact(found.downloads)}",
         say(tongue, "card.files", number=files) if files > 1 else "",
         (found.updated or "")[:10],
     ]

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from generation.errors import InvalidRequest
 from generation.parsing import parse_request
 from generation.request import GenerationRequest
 from history.metadata import read_recipe
 from history.records import request_json
+
+
+class _Row(TypedDict):
+    path: Any  # whatever it is, parse_request decides
+    scale: Any
+    on: bool
+
+
+_ROWS: Final = TypeAdapter(list[_Row])
 
 
 def restore_recipe(image: bytes) -> dict[str, Any]:
@@ -68,9 +80,9 @@ def request_values(controls: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _rows(text: Any) -> list[dict[str, Any]]:
+def _rows(text: Any) -> list[_Row]:
     """The slots' value, which a browser sent: JSON text of rows."""
     try:
-        return [{"path": r["path"], "scale": r["scale"], "on": r["on"]} for r in json.loads(text)]
-    except (ValueError, TypeError, KeyError) as exc:
+        return _ROWS.validate_json(text)
+    except (ValidationError, TypeError) as exc:
         raise InvalidRequest(field="loras", problem="can't be read; reload the page") from exc

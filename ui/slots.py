@@ -70,7 +70,7 @@ def _look_at(registry: Registry, visitors: Visitors) -> Callable[..., Any]:
 def frame(tongue: Language, scale: tuple[float, float]) -> dict[str, Any]:
     """An empty slot, the line that adds one, and what the script says by itself."""
     low, high = scale
-    words = ("full", "twice", "upload.progress")
+    words = ("full", "twice", "uploading")
     return {
         "slot": _controls(tongue, low, high),
         "add": _adding(tongue),

@@ -259,7 +259,7 @@ function upload(file) {
   const sending = new XMLHttpRequest();
   sending.upload.addEventListener("progress", ({ loaded, total }) => {
     const percent = Math.round((100 * loaded) / total);
-    line.textContent = say(frame["upload.progress"], { name: file.name, percent });
+    line.textContent = say(frame.uploading, { name: file.name, percent });
   });
   sending.addEventListener("loadend", () => {
     line.textContent = "";
