@@ -13,13 +13,14 @@ import fal_client
 import httpx
 
 from backends.fal_errors import reason_of, refusal
-from generation.errors import AdapterUnavailable
+from generation.errors import AdapterUnavailable, PlaygroundError
 from generation.lora_file import LoraFile
 from generation.request import GenerationRequest
 
 EXPIRES: Final = 2 * 3600  # seconds that fal keeps a file: whoever knows its address may read it
 REUSED: Final = 3600  # seconds that we hand its address out; a job may wait in the queue after
 _ABOUT_THE_ACCOUNT: Final = (401, 402, 403)
+_BAD_ANSWER: Final = (httpx.HTTPError, OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,14 @@ class FalStorage:
         if file.url is not None or file.local is None:
             return file
         # Shielded: another job may wait for the same upload.
-        return replace(file, url=await asyncio.shield(self._upload(key, file.local)))
+        name = file.file or file.path  # a copy's own name says nothing to anybody
+        return replace(file, url=await asyncio.shield(self._upload(key, file.local, name)))
 
-    def _upload(self, key: str, local: Path) -> asyncio.Task[str]:
+    def _upload(self, key: str, local: Path, name: str) -> asyncio.Task[str]:
         known = self._uploads.get((key, local))
         if known is not None and _is_good(known):
             return known.task
-        task = asyncio.create_task(_send(key, local))
+        task = asyncio.create_task(_send(key, local, name))
         self._uploads[key, local] = _Upload(task, time.monotonic())
         return task
 
@@ -79,18 +81,33 @@ def _is_good(upload: _Upload) -> bool:
     return not upload.task.done() or (not upload.task.cancelled() and not upload.task.exception())
 
 
-async def _send(key: str, local: Path) -> str:
+async def _send(key: str, local: Path, name: str) -> str:
     client = fal_client.AsyncClient(key=key)
     lifecycle = fal_client.StorageSettings(expires_in=EXPIRES)
     try:
         return await client.upload_file(local, lifecycle=lifecycle)
-    except fal_client.FalClientHTTPError as exc:
-        if exc.status_code in _ABOUT_THE_ACCOUNT:
-            raise refusal(exc.status_code, exc.message, exc.response_headers) from exc
-        raise _unavailable(local, reason_of(exc.message)) from exc
-    except (httpx.HTTPError, OSError, ValueError, KeyError) as exc:
-        raise _unavailable(local, type(exc).__name__) from exc
+    except (fal_client.FalClientHTTPError, httpx.HTTPStatusError) as exc:
+        raise _refused(exc, name) from exc
+    except _BAD_ANSWER as exc:
+        raise _unavailable(name, type(exc).__name__) from exc
 
 
-def _unavailable(local: Path, reason: str) -> AdapterUnavailable:
-    return AdapterUnavailable(name=local.name, reason=f"fal's storage didn't take it ({reason})")
+def _refused(
+    exc: fal_client.FalClientHTTPError | httpx.HTTPStatusError, name: str
+) -> PlaygroundError:
+    """What fal said: to a file's bytes, or, as httpx raises it, to the wish for an upload token."""
+    answer, detail = exc.response, _detail(exc.response)
+    if answer.status_code in _ABOUT_THE_ACCOUNT:
+        return refusal(answer.status_code, detail, answer.headers)
+    return _unavailable(name, reason_of(detail))
+
+
+def _detail(answer: httpx.Response) -> Any:
+    try:
+        return answer.json()["detail"]
+    except _BAD_ANSWER:
+        return answer.text
+
+
+def _unavailable(name: str, reason: str) -> AdapterUnavailable:
+    return AdapterUnavailable(name=name, reason=f"fal's storage didn't take it ({reason})")
