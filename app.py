@@ -44,7 +44,9 @@ def serve(settings: Settings) -> None:
     with History.open(data_dir, database_url, app_version=VERSION) as history:
         if history.notice:
             print(history.notice, file=sys.stderr)
-        registry = Registry(data_dir / "adapters", token=settings.hf_token, hub=settings.hub)
+        # In public, strangers would read the owner's private adapters by it.
+        token = settings.hf_token if settings.mode == "private" else None
+        registry = Registry(data_dir / "adapters", token=token, hub=settings.hub)
         runner = Runner(history, available(settings), registry)
         visitors = Visitors(settings.mode)
         runner.start()

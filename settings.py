@@ -39,7 +39,8 @@ class Settings(BaseSettings):
     hf_token: SecretStr | None = Field(
         None,
         alias="HF_TOKEN",
-        description="Hub token for private and gated adapters (huggingface.co/settings/tokens).",
+        description="Hub token for private and gated adapters, on a private page "
+        "(huggingface.co/settings/tokens).",
     )
     hub: str = Field(
         "https://huggingface.co", alias="HF_ENDPOINT", description="The Hub, or a mirror of it."

@@ -193,8 +193,8 @@ def _byline(found: Card, tongue: Language) -> Html:
 def _numbers(found: Card, tongue: Language) -> str:
     files = len(found.files)
     parts = [
-        f"♥ {_compact(found.likes)}",
-        f"↓ {_compact(found.downloads)}",
+        f"♥ {_compact(found.likes)}" if found.likes else "",
+        f"↓ {_compact(found.downloads)}" if found.downloads else "",
         say(tongue, "card.files", number=files) if files > 1 else "",
         (found.updated or "")[:10],
     ]
