@@ -1,0 +1,1 @@
+"""Diffusers' `ZImagePipeline` on this machine. Importing this package doesn't import torch."""
