@@ -1,0 +1,103 @@
+"""From noise to latents, one forward an image and step, stoppable between any two forwards.
+
+`ZImagePipeline.__call__` for one image at a time, with the images of a request
+taking turns at each step. The mathematics of a forward depends on what shares
+its batch, in the last bits; alone, image i of a batch equals a single run with
+its own seed, bit for bit. On one GPU a batch gains about 4% at 1024².
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from diffusers.pipelines.z_image.pipeline_z_image import calculate_shift
+
+from backends.local.job import Stop, Stopped
+from backends.local.loading import Loaded
+
+_RANGE: Final = 1000  # of the scheduler's timesteps; the model counts from 0 at noise to 1
+
+
+@dataclass(slots=True)
+class Denoised:
+    """All images after `step` steps: `latents` and the `estimates` of where they lead,
+    each (1, channels, rows, columns) in float32."""
+
+    step: int
+    latents: list[Any]
+    estimates: list[Any]
+
+
+def noise(loaded: Loaded, seed: int, width: int, height: int) -> Any:
+    """(1, channels, rows, columns) for an image of that many pixels.
+
+    Drawn on the processor: the same on every device. PyTorch's generator there
+    takes a seed's low 32 bits.
+    """
+    scale = int(loaded.pipe.vae_scale_factor)
+    shape = (1, loaded.pipe.transformer.in_channels, height // scale, width // scale)
+    dice = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(shape, generator=dice, dtype=torch.float32).to(loaded.device)
+
+
+def denoise(
+    loaded: Loaded, latents: Sequence[Any], embeds: Any, steps: int, stop: Stop
+) -> Iterator[Denoised]:
+    """Exactly `steps` forwards an image, guidance 0 as Turbo was distilled; yields each step.
+
+    Raises:
+        Stopped: `stop` said so; it is asked before every forward.
+    """
+    timesteps, sigmas = schedule(loaded, latents[0], steps)
+    forward = _forward(loaded, embeds)
+    images = list(latents)
+    for step in range(steps):
+        sigma, later = sigmas[step], sigmas[step + 1]
+        estimates = []
+        for index, image in enumerate(images):
+            if stop():
+                raise Stopped
+            velocity = forward(image, timesteps[step])
+            images[index] = image + (later - sigma) * velocity
+            estimates.append(image - sigma * velocity)
+        yield Denoised(step + 1, list(images), estimates)
+
+
+def schedule(loaded: Loaded, latents: Any, steps: int) -> tuple[Any, Any]:
+    """Timesteps (steps,) and sigmas (steps + 1,), the last of them 0, for latents of that size."""
+    scheduler = loaded.pipe.scheduler
+    tokens = (latents.shape[2] // 2) * (latents.shape[3] // 2)
+    shift = calculate_shift(
+        tokens,
+        scheduler.config.get("base_image_seq_len", 256),
+        scheduler.config.get("max_image_seq_len", 4096),
+        scheduler.config.get("base_shift", 0.5),
+        scheduler.config.get("max_shift", 1.15),
+    )
+    sigmas = torch.linspace(1.0, 1 / steps, steps).tolist()
+    scheduler.set_timesteps(sigmas=sigmas, device=loaded.device, mu=shift)
+    return scheduler.timesteps, scheduler.sigmas.to(loaded.device)
+
+
+def _forward(loaded: Loaded, embeds: Any) -> Callable[[Any, Any], Any]:
+    """The velocity of one image (1, channels, rows, columns) at a timestep."""
+
+    def forward(image: Any, timestep: Any) -> Any:
+        moment = ((_RANGE - timestep) / _RANGE).expand(1)
+        frame = image.to(loaded.dtype)[0].unsqueeze(1)
+        predicted = loaded.pipe.transformer([frame], moment, [embeds], return_dict=False)[0][0]
+        return -predicted.float().squeeze(1).unsqueeze(0)
+
+    return forward
+
+
+def decode(loaded: Loaded, latents: Any) -> Any:
+    """One image as (height, width, 3) bytes in a numpy array."""
+    vae = loaded.pipe.vae
+    scaled = latents.to(loaded.dtype) / vae.config.scaling_factor + vae.config.shift_factor
+    pixels = vae.decode(scaled, return_dict=False)[0][0].float()
+    unit = (pixels / 2 + 0.5).clamp(0, 1)
+    return (unit.permute(1, 2, 0).cpu().numpy() * 255).round().astype("uint8")
