@@ -11,7 +11,7 @@ from gradio.events import api
 from lora_registry.inspection import Inspection
 from lora_registry.registry import Registry
 from lora_registry.search import SORTS, Query
-from ui.plainly import check, said_plainly
+from ui.plainly import check, said_plainly, warn
 from ui.visitor import Visitors
 
 MAX_ROWS: Final = 100
@@ -27,12 +27,15 @@ def add_lookups(registry: Registry, visitors: Visitors, options: dict[str, Any])
         with said_plainly():
             check("query", isinstance(query, str) and len(query) <= 200, "must be text")
             check("sort", sort in SORTS, f"must be one of {', '.join(SORTS)}")
-            in_range = isinstance(limit, int) and 1 <= limit <= MAX_ROWS
+            in_range = type(limit) is int and 1 <= limit <= MAX_ROWS
             check("limit", in_range, f"must be a whole number between 1 and {MAX_ROWS}")
-            asked = Query(query, sort=sort, include_mature=bool(include_mature), limit=limit)
+            check("include_mature", isinstance(include_mature, bool), "must be true or false")
+            asked = Query(query, sort=sort, include_mature=include_mature, limit=limit)
             page = await registry.search(asked)
             if page.problem is not None and not page.cards:
                 raise page.problem
+            if page.problem is not None:
+                warn(page.problem)  # these rows are a stale copy, or well-known adapters only
             return [asdict(card) for card in page.cards]
 
     async def inspect_lora(reference: str, request: gr.Request) -> dict[str, Any]:

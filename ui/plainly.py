@@ -20,6 +20,11 @@ def said_plainly() -> Iterator[None]:
         raise gr.Error(escape(str(exc), quote=False), print_exception=False) from exc
 
 
+def warn(problem: PlaygroundError) -> None:
+    """Beside an answer that is not all it could be; clients show it as a message of the job."""
+    gr.Warning(escape(str(problem), quote=False))
+
+
 def check(field: str, is_good: bool, problem: str) -> None:
     """For what isn't part of a request; JSON brings any type, whatever a signature says."""
     if not is_good:

@@ -6,11 +6,12 @@ which serves without asking whose a file is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
@@ -44,32 +45,39 @@ def routes(runner: Runner, registry: Registry, visitors: Visitors) -> list[Route
             return Response(status_code=404, headers=NEVER)
         return Response(preview, media_type="image/jpeg", headers=NEVER)
 
-    async def recipe(request: Request) -> Response:
-        try:
-            return JSONResponse(restore_recipe(await _body(request)))
-        except PlaygroundError as exc:
-            cause, hint = explain(language(request), exc)
-            return JSONResponse({"cause": cause, "hint": hint}, status_code=422)
+    async def recipe(request: Request) -> Any:
+        return restore_recipe(await _body(request))
 
-    async def adapter(request: Request) -> Response:
+    async def adapter(request: Request) -> Any:
         """A safetensors file from the visitor's own disk, as the request's body."""
         owner, name = visitors.owner(request), request.query_params.get("name", "")
-        try:
-            with registry.keep_upload(owner, name) as upload:
-                async for chunk in request.stream():
-                    await run_in_threadpool(upload.write, chunk)
-            return JSONResponse({"reference": upload.reference})
-        except PlaygroundError as exc:
-            cause, hint = explain(language(request), exc)
-            return JSONResponse({"cause": cause, "hint": hint}, status_code=422)
+        with registry.keep_upload(owner, name) as upload:
+            async for chunk in request.stream():
+                await run_in_threadpool(upload.write, chunk)
+        return {"reference": upload.reference}
 
     return [
-        Route("/adapter", adapter, methods=["POST"]),
+        Route("/adapter", _as_json(adapter), methods=["POST"]),
         Route("/media/{job}/live", live),
         Route("/media/{job}/{index:int}", media),
         Route("/media/{job}/{index:int}/{what}", media),
-        Route("/recipe", recipe, methods=["POST"]),
+        Route("/recipe", _as_json(recipe), methods=["POST"]),
     ]
+
+
+def _as_json(answer: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Any]:
+    """What is made of a request's body, or what is wrong with it."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            return JSONResponse(await answer(request))
+        except PlaygroundError as exc:
+            cause, hint = explain(language(request), exc)
+            return JSONResponse({"cause": cause, "hint": hint}, status_code=422)
+        except ClientDisconnect:  # within the body: nobody is there to be told
+            return Response(status_code=400)
+
+    return endpoint
 
 
 def _original(runner: Runner, owner: str, request: Request) -> Response:
