@@ -192,8 +192,8 @@ class _Alphas:
             pattern = config.get(f"{_DIFFUSERS}alpha_pattern") or {}
             by_root = config.get(f"{_DIFFUSERS}use_rslora") is True
             return _Alphas(
-                None if alpha is None else float(alpha),
-                {module.removeprefix("^"): float(one) for module, one in pattern.items()},
+                None if alpha is None else _finite(alpha),
+                {module.removeprefix("^"): _finite(one) for module, one in pattern.items()},
                 by_root,
             )
         except (ValueError, TypeError, AttributeError, RecursionError) as exc:
@@ -205,6 +205,12 @@ class _Alphas:
         if alpha is None:
             return 1.0
         return alpha / (math.sqrt(rank) if self.by_root else rank)
+
+
+def _finite(stated: float) -> float:
+    if not math.isfinite(float(stated)):
+        raise ValueError(stated)
+    return float(stated)
 
 
 def _side(parts: Mapping[str, Tensor], name: str) -> Side:

@@ -25,6 +25,9 @@ from lora_registry.families import MODULES
 Term = tuple[Change, float]
 """A change and its adapter's scale."""
 
+Place = Literal["device", "host"]
+"""Where pristine weights are kept: beside the parameters, or in (pinned) main memory."""
+
 _FAST: Final = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -48,11 +51,10 @@ class Merged:
 class Merger:
     """Merges adapters into one transformer, in place. For one thread at a time.
 
-    `base` is where the pristine weights are kept: beside the parameters, which takes their
-    size again, or in pinned host memory.
+    `base` is where the pristine weights are kept, which takes the parameters' size again.
     """
 
-    def __init__(self, model: nn.Module, base: Literal["device", "host"] = "device") -> None:
+    def __init__(self, model: nn.Module, base: Place = "device") -> None:
         self._parameters = {
             name: parameter
             for name, parameter in model.named_parameters()
@@ -70,6 +72,11 @@ class Merger:
     def weights(self) -> dict[str, Tensor]:
         """Those parameters as they are now: the tensors themselves."""
         return {name: parameter.data for name, parameter in self._parameters.items()}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are, and so where factors should be."""
+        return next(iter(self._parameters.values())).device
 
     @property
     def changed(self) -> tuple[str, ...]:
@@ -107,6 +114,12 @@ class Merger:
             yield self.set(wanted)
         finally:
             self.restore()
+
+    def move_base_to_host(self) -> None:
+        """Leave the device's memory to others; the parameters stay as they are."""
+        for name, weight in self._base.items():  # one by one: each is let go of at once
+            if weight.is_cuda:
+                self._base[name] = _kept(weight, "host")
 
     def _reset(self, name: str) -> None:
         self._parameters[name].data.copy_(self._base[name])
@@ -152,7 +165,7 @@ class Merger:
         return self._base[name].to(self._parameters[name].device, torch.float32)
 
 
-def _kept(weight: Tensor, base: Literal["device", "host"]) -> Tensor:
+def _kept(weight: Tensor, base: Place) -> Tensor:
     if base == "device":
         return weight.clone()
     kept = torch.empty_like(weight, device="cpu", pin_memory=weight.is_cuda)
