@@ -15,7 +15,7 @@ import torch
 from diffusers import ZImagePipeline
 from diffusers.hooks import apply_group_offloading
 from diffusers.utils import logging as diffusers_logging
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers.utils import logging as transformers_logging
 
 from backends.local.options import LocalOptions
@@ -120,7 +120,11 @@ def _parameters(folder: Path) -> int:
     if not files:
         reason = f"the model has no safetensors files in {folder.name!r}"
         raise BackendUnavailable(backend="local", reason=reason)
-    return sum(_parameters_of(file) for file in files)
+    try:
+        return sum(_parameters_of(file) for file in files)
+    except SafetensorError as exc:
+        reason = f"a file of the model's {folder.name!r} is broken ({exc})"
+        raise BackendUnavailable(backend="local", reason=reason) from exc
 
 
 def _parameters_of(file: Path) -> int:

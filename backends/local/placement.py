@@ -38,25 +38,30 @@ class Weights:
     def total(self) -> int:
         return self.transformer + self.text_encoder + self.vae
 
+    @property
+    def work(self) -> int:
+        """Bytes to compute in; no more than the weights, for models that are tiny."""
+        return min(WORK, self.total)
+
     def on_gpu(self, placement: Placement) -> int:
-        """Bytes that a GPU must have free, work included."""
-        stay = {
-            Placement.GPU: self.total,
-            Placement.TEXT_STREAMED: self.transformer + self.vae + STREAM,
-            Placement.ALL_STREAMED: self.vae + STREAM,
-            Placement.CPU: -WORK,
+        """Bytes that a GPU must have free."""
+        needs = {
+            Placement.GPU: self.total + self.work,
+            Placement.TEXT_STREAMED: self.transformer + self.vae + STREAM + self.work,
+            Placement.ALL_STREAMED: self.vae + STREAM + self.work,
+            Placement.CPU: 0,
         }
-        return stay[placement] + WORK
+        return needs[placement]
 
     def in_memory(self, placement: Placement) -> int:
         """Bytes that the machine must have free: what streams is kept there."""
-        stay = {
+        needs = {
             Placement.GPU: 0,
             Placement.TEXT_STREAMED: self.text_encoder,
             Placement.ALL_STREAMED: self.text_encoder + self.transformer,
-            Placement.CPU: self.total,
+            Placement.CPU: self.total + self.work,
         }
-        return stay[placement]
+        return needs[placement]
 
 
 def choose(weights: Weights, gpu: int | None, memory: int) -> Placement:
