@@ -12,11 +12,11 @@ A `Fault` names the stage it strikes, its kind, and how often. Five families of 
 """
 
 import base64
-import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
+from .pending import Pending
 from .wire import Headers
 
 Stage = Literal[
@@ -70,34 +70,12 @@ class Fault:
         return cls(**{**values, "body": body, "headers": headers})
 
 
-class FaultTable:
-    """The faults still to strike. Filled by tests, emptied by the stand-in's thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pending: list[tuple[Fault, int | None]] = []
-
-    def inject(self, *faults: Fault) -> None:
-        with self._lock:
-            self._pending += [(fault, fault.times) for fault in faults]
-
-    def clear(self) -> None:
-        with self._lock:
-            self._pending.clear()
-
-    def pending(self) -> list[Fault]:
-        with self._lock:
-            return [fault for fault, _ in self._pending]
+class FaultTable(Pending[Fault]):
+    """The faults still to strike."""
 
     def take(self, stage: str, request_id: str | None = None) -> Fault | None:
-        """The next fault for this exchange: in order, those for always after the counted."""
-        with self._lock:
-            fitting = [
-                (left is None, index)
-                for index, (fault, left) in enumerate(self._pending)
-                if fault.stage == stage and fault.request_id in (None, request_id)
-            ]
-            return self._use(min(fitting)[1]) if fitting else None
+        """The next fault for this exchange."""
+        return self.next(lambda f: f.stage == stage and f.request_id in (None, request_id))
 
     def take_each(self, stage: str) -> tuple[Fault, ...]:
         """The next fault of every kind at a stage: a job may be born with several."""
@@ -107,11 +85,3 @@ class FaultTable:
                 if fault.stage == stage:
                     first.setdefault(fault.kind, index)
             return tuple(self._use(index) for index in sorted(first.values(), reverse=True))
-
-    def _use(self, index: int) -> Fault:
-        fault, left = self._pending[index]
-        if left is not None and left <= 1:
-            del self._pending[index]
-        elif left is not None:
-            self._pending[index] = (fault, left - 1)
-        return fault

@@ -5,7 +5,6 @@ All functions take `times=` (the next n exchanges, None for always) and `path=`.
 """
 
 import base64
-import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, TypedDict, Unpack
@@ -13,6 +12,7 @@ from urllib.parse import unquote
 
 from .hub_answers import refusal
 from .hub_answers import too_many_requests as limit_answer
+from .pending import Pending
 from .wire import Answer, Headers
 
 Stage = Literal[
@@ -54,42 +54,12 @@ class HubFault:
         return cls(**{**values, "body": body, "headers": headers})
 
 
-class HubFaults:
-    """The faults still to strike. Filled by tests, emptied by the stand-in's thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pending: list[tuple[HubFault, int | None]] = []
-
-    def inject(self, *faults: HubFault) -> None:
-        with self._lock:
-            self._pending += [(fault, fault.times) for fault in faults]
-
-    def clear(self) -> None:
-        with self._lock:
-            self._pending.clear()
-
-    def pending(self) -> list[HubFault]:
-        with self._lock:
-            return [fault for fault, _ in self._pending]
+class HubFaults(Pending[HubFault]):
+    """The faults still to strike."""
 
     def take(self, stage: str, target: str) -> HubFault | None:
-        """The next fault for this exchange: in order, those for always after the counted."""
-        with self._lock:
-            fitting = [
-                (left is None, index)
-                for index, (fault, left) in enumerate(self._pending)
-                if fault.strikes(stage, target)
-            ]
-            return self._use(min(fitting)[1]) if fitting else None
-
-    def _use(self, index: int) -> HubFault:
-        fault, left = self._pending[index]
-        if left is not None and left <= 1:
-            del self._pending[index]
-        elif left is not None:
-            self._pending[index] = (fault, left - 1)
-        return fault
+        """The next fault for this exchange."""
+        return self.next(lambda fault: fault.strikes(stage, target))
 
 
 class Scope(TypedDict, total=False):
