@@ -8,10 +8,13 @@ from typing import Final
 from backends.base import Backend, Resources
 from backends.demo import DemoBackend
 from backends.hosted import HostedBackend
+from backends.local.backend import LocalBackend
+from backends.local.options import LocalOptions
 from settings import Settings
 
 BACKENDS: Final[dict[str, Callable[[Settings], Backend]]] = {
     "hosted": lambda settings: HostedBackend(settings.fal_key),
+    "local": lambda settings: LocalBackend(LocalOptions.of(settings)),
     "demo": lambda _settings: DemoBackend(),
 }
 

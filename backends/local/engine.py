@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
+from backends.local.adapters import MergedAdapters
 from backends.local.denoising import Denoised, decode, denoise, noise
 from backends.local.encoding import MAX_TOKENS, Encoded, PromptEncoder
 from backends.local.expansion import expand
@@ -22,7 +23,7 @@ from backends.local.loading import Loaded, forget_garbage, load_pipeline
 from backends.local.options import LocalOptions
 from backends.local.previews import Previews, Project, projection
 from backends.local.safety import UNCHECKED, Checker, blackened, load_checker
-from generation.errors import AdapterRefused, BackendUnavailable, InvalidRequest
+from generation.errors import BackendUnavailable, InvalidRequest
 from generation.events import Running
 from generation.lora_file import LoraFile
 from generation.result import AppliedLora, GenerationResult
@@ -31,7 +32,7 @@ Tell = Callable[[Running], None]
 
 
 class Adapters(Protocol):
-    """Adapters merged into the transformer's weights."""
+    """Adapters merged into the transformer's weights: `MergedAdapters`."""
 
     def apply(self, wanted: Sequence[tuple[LoraFile, float]]) -> tuple[AppliedLora, ...]:
         """Make these, and no others, part of the weights; raises an `AdapterError` and leaves
@@ -42,16 +43,19 @@ class Adapters(Protocol):
         """The base's own weights, bit for bit."""
         ...
 
+    def shrink(self) -> None:
+        """Leave the device's memory to others."""
+        ...
 
-class NoAdapters:
-    """For an engine that was given nothing to merge with."""
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know of those that are applied."""
+        ...
 
-    def apply(self, wanted: Sequence[tuple[LoraFile, float]]) -> tuple[AppliedLora, ...]:
-        """Refuse: an adapter is applied or refused, never dropped."""
-        raise AdapterRefused(name=wanted[0][0].path, reason="this engine merges no adapters")
 
-    def restore(self) -> None:
-        """Nothing was changed."""
+def merging(loaded: Loaded) -> Adapters:
+    """The adapters of a pipeline; copies the transformer's weights first, to restore them."""
+    return MergedAdapters(loaded.pipe.transformer)
 
 
 class Engine:
@@ -63,13 +67,14 @@ class Engine:
         options: LocalOptions,
         *,
         load: Callable[..., Loaded] = load_pipeline,
-        adapters: Callable[[Loaded], Adapters] = lambda _loaded: NoAdapters(),
+        adapters: Callable[[Loaded], Adapters] = merging,
     ) -> None:
         self._options = options
         self._load = load
         self._new_adapters = adapters
         self._loaded: Loaded | None = None
         self._checker: Checker | None = None
+        self._adapters: Adapters | None = None  # not before there is one to apply
 
     def run(self, job: Job, tell: Tell, stop: Stop) -> GenerationResult:
         """One job from prompt to files. `tell` is called with what happens meanwhile.
@@ -105,12 +110,18 @@ class Engine:
         if self._loaded is None:
             reason = f"memory ran out while loading the model ({needed})"
             raise BackendUnavailable(backend="local", reason=reason)
-        if last or not self._loaded.shrink():
+        if last or not self._shrink(self._loaded):
             width, height = job.request.pixels
             problem = f"{width} × {height} needs more memory than there is ({needed})"
             raise InvalidRequest(field="image_size", problem=problem)
         forget_garbage()
         return None
+
+    def _shrink(self, loaded: Loaded) -> bool:
+        """Free some of the device's memory; False if there is nothing to spare."""
+        if self._adapters is not None:
+            self._adapters.shrink()
+        return loaded.shrink() or self._adapters is not None
 
     def _render(self, job: Job, tell: Tell, stop: Stop) -> GenerationResult:
         timings = Timings()
@@ -153,7 +164,7 @@ class Engine:
 
     def _settle_in(self, loaded: Loaded) -> None:
         self._encoder = PromptEncoder(loaded)
-        self._adapters = self._new_adapters(loaded)
+        self._adapters = None
         self._project: Project = projection(loaded)
         self._loaded = loaded
 
@@ -170,9 +181,11 @@ class Engine:
 
     def _merge(self, job: Job, timings: Timings) -> tuple[AppliedLora, ...]:
         if not job.loras:
-            self._adapters.restore()
+            if self._adapters is not None:
+                self._adapters.restore()
             return ()
         with self._timed(timings, "adapters"):
+            self._adapters = self._adapters or self._new_adapters(self._ready)
             return self._adapters.apply(job.loras)
 
     # -- making the images -----------------------------------------------------
@@ -226,7 +239,7 @@ class Engine:
             )
         if size != asked.pixels:
             found.append(f"Made at {size[0]} × {size[1]} pixels and cropped to the size asked for.")
-        return tuple(found)
+        return (*found, *(self._adapters.warnings if job.loras and self._adapters else ()))
 
     @contextmanager
     def _timed(self, timings: Timings, name: str) -> Iterator[None]:

@@ -16,23 +16,37 @@ from pydantic import SecretStr
 from backends.base import Backend, CancelOutcome, Resources
 from backends.demo import DemoBackend
 from backends.hosted import HostedBackend
+from backends.local.backend import LocalBackend
+from backends.local.line import Work
+from backends.local.options import LocalOptions
 from backends.registry import BACKENDS, available
 from generation.errors import BackendUnavailable, InvalidRequest, JobCancelled, KeyMissing
 from generation.events import Event, Finished, Queued, Running, Submitted
 from generation.imagefile import CheckedImage, inspect_image
+from generation.lora_file import LoraFile, pinned_address
 from generation.request import GenerationRequest, ImageSize, LoraRef
 from generation.result import GenerationResult, Receipt, make_receipt
 from settings import Settings
 from tests.faults.bench import KEY, QUICK
 from tests.faults.seen import Seen
+from tests.standins.adapters import adapter
 from tests.standins.fal import FalStandIn
 
 NOTHING: Final = Resources()
 SETTINGS: Final = Settings(fal_key=SecretStr(KEY), _env_file=None)
+FILES: Final[dict[str, LoraFile]] = {}
 AT_FULL_SPEED: Final[dict[str, Callable[[], Backend]]] = {
     "hosted": lambda: HostedBackend(SecretStr(KEY), QUICK),
+    "local": lambda: LocalBackend(LocalOptions("tiny", device="cpu"), _tiny_engine),
     "demo": lambda: DemoBackend(pace=0),
 }
+
+
+def _tiny_engine(options: LocalOptions) -> Work:
+    """The real engine with a tiny model; what needs torch is imported where a job runs."""
+    from tests.local.tiny_engine import tiny_engine
+
+    return tiny_engine(options).run
 
 
 def make(name: str) -> Backend:
@@ -57,8 +71,20 @@ def wanted(**fields: Any) -> GenerationRequest:
     return GenerationRequest(**(small | fields))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _adapter_files(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Every adapter that a request here may name, found: at an address and as a file."""
+    folder = tmp_path_factory.mktemp("adapters")
+    for path, name in (("owner/pixel-art", "comfyui"), ("owner/ink", "kohya")):
+        local = folder / f"{name}.safetensors"
+        local.write_bytes(adapter(name).data())
+        url = pinned_address(path, "a" * 40, local.name)
+        FILES[path] = LoraFile(path, file=local.name, sha="a" * 40, url=url, local=local)
+
+
 async def events_of(backend: Backend, request: GenerationRequest) -> list[Event]:
-    return [event async for event in backend.generate(request, NOTHING)]
+    found = Resources(lora_files=FILES)
+    return [event async for event in backend.generate(request, found)]
 
 
 def result_of(events: list[Event]) -> GenerationResult:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from backends.local.job import Stopped
 from backends.local.options import LocalOptions
-from generation.errors import AdapterRefused, AdapterUnavailable, InvalidRequest
+from generation.errors import AdapterUnavailable, InvalidRequest
 from generation.imagefile import inspect_image
 from generation.lora_file import LoraFile
 from generation.request import MAX_SEED, ImageSize, LoraRef
@@ -207,12 +207,6 @@ def test_an_adapter_is_never_dropped_silently(bench: Bench, tmp_path: Any) -> No
     files = {lora.path: LoraFile(lora.path, local=tmp_path / "x") for lora in LORAS}
     files["o/b"] = LoraFile("o/b", url="https://example.com/b.safetensors")
     with pytest.raises(AdapterUnavailable, match="o/b"):
-        bench.run(files=files, loras=LORAS)
-
-
-def test_without_a_merger_adapters_are_refused_by_name(bench: Bench, tmp_path: Any) -> None:
-    files = {lora.path: LoraFile(lora.path, local=tmp_path / "x") for lora in LORAS}
-    with pytest.raises(AdapterRefused, match="o/a"):
         bench.run(files=files, loras=LORAS)
 
 
