@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from backends.base import CancelOutcome, Capabilities, Resources
-from backends.local.job import Job, Stopped
+from backends.local.job import Job, Stop, Stopped, Tell
 from backends.local.line import Line, Ticket, Work
 from backends.local.options import LocalOptions
 from generation.errors import (
@@ -26,7 +26,7 @@ from generation.errors import (
     PackagesMissing,
     PlaygroundError,
 )
-from generation.events import Event, Finished, Handle
+from generation.events import Event, Finished, Handle, Running
 from generation.imagefile import CheckedImage, check_image
 from generation.request import GenerationRequest
 from generation.result import GenerationResult, ImageFile
@@ -113,9 +113,12 @@ class LocalBackend:
         """End the running job before its next forward, and the thread with it."""
         await asyncio.to_thread(self._line.close)
 
-    def _run(self, job: Job, *rest: Callable[..., object]) -> GenerationResult:
-        self._work = self._work or self._make(self._options)
-        return self._work(job, *rest)  # type: ignore[arg-type]
+    def _run(self, job: Job, tell: Tell, stop: Stop) -> GenerationResult:
+        """In the line's thread."""
+        if self._work is None:
+            tell(Running(logs=("Starting PyTorch",)))
+            self._work = self._make(self._options)
+        return self._work(job, tell, stop)
 
 
 def _engine(options: LocalOptions) -> Work:

@@ -18,7 +18,7 @@ from backends.local.denoising import Denoised, decode, denoise, noise
 from backends.local.encoding import MAX_TOKENS, Encoded, PromptEncoder
 from backends.local.expansion import expand
 from backends.local.fetching import find_model
-from backends.local.job import Job, Stop, Stopped, Timings, as_files, rendered_size, seeds
+from backends.local.job import Job, Stop, Stopped, Tell, Timings, as_files, rendered_size, seeds
 from backends.local.loading import Loaded, forget_garbage, load_pipeline
 from backends.local.options import LocalOptions
 from backends.local.previews import Previews, Project, projection
@@ -27,8 +27,6 @@ from generation.errors import BackendUnavailable, InvalidRequest
 from generation.events import Running
 from generation.lora_file import LoraFile
 from generation.result import AppliedLora, GenerationResult
-
-Tell = Callable[[Running], None]
 
 
 class Adapters(Protocol):

@@ -35,7 +35,8 @@ def find_model(name: str, options: LocalOptions, report: Report, stop: Stop) -> 
     try:
         return _download(name, options, _progress(name, report, stop))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as exc:
-        reason = f"{name!r} is no folder and could not be downloaded ({type(exc).__name__})"
+        cause = getattr(exc, "strerror", None) or type(exc).__name__
+        reason = f"{name!r} is no folder and could not be downloaded ({cause})"
         raise BackendUnavailable(backend="local", reason=reason) from exc
 
 

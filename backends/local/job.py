@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from generation.errors import AdapterUnavailable, InvalidRequest
+from generation.events import Running
 from generation.imagefile import EXTENSIONS
 from generation.lora_file import LoraFile
 from generation.request import MAX_SEED, GenerationRequest, OutputFormat
@@ -18,6 +19,9 @@ from generation.result import ImageFile
 
 Stop = Callable[[], bool]
 """Asked now and then whether to end; cheap."""
+
+Tell = Callable[[Running], None]
+"""Called with what happens to a job while it is made."""
 
 
 class Stopped(Exception):

@@ -8,14 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from backends.local.job import Job
+from backends.local.job import Job, Stop, Tell
 from generation.errors import BackendUnavailable
-from generation.events import Event, Finished, Queued, Running
+from generation.events import Event, Finished, Queued
 from generation.result import GenerationResult
 
 LONGEST: Final = 32  # jobs that wait
+FAREWELL: Final = 20.0  # seconds for a forward, or the reading of a file, that can't be stopped
 
-Work = Callable[[Job, Callable[[Running], None], Callable[[], bool]], GenerationResult]
+Work = Callable[[Job, Tell, Stop], GenerationResult]
 """`Engine.run`."""
 
 
@@ -65,7 +66,7 @@ class Line:
                 self._tell_positions()
 
     def close(self) -> None:
-        """Give all jobs up and wait for the thread to end."""
+        """Give all jobs up and wait for the thread to end; it doesn't outlive the process."""
         with self._changed:
             self._closed = True
             for ticket in (*self._waiting, *([self._current] if self._current else [])):
@@ -73,7 +74,7 @@ class Line:
             self._waiting.clear()
             self._changed.notify()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(FAREWELL)
 
     def _start(self) -> None:
         if self._thread is None:
