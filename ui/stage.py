@@ -159,21 +159,23 @@ def _status(view: JobView, language: Language) -> Html:
 
 
 def _state_word(view: JobView, language: Language) -> str:
-    live = view.live
+    job, live = view.job, view.live
     if view.fetching is not None and not view.cancelling:
         return _fetching(view.fetching, language)
     if view.cancelling and not view.settled:
         return say(language, "state.cancelling")
     if view.unconfirmed and not view.settled:
         return say(language, "state.unconfirmed")
-    if view.job.state in (State.INTENT, State.SUBMITTING) and live is None:
+    if job.state in (State.INTENT, State.SUBMITTING) and live is None:
         return say(language, "state.sending")
     if isinstance(live, Queued):
         key = "state.queued" if live.position else "state.next"
         return say(language, key, position=live.position)
     if isinstance(live, Running) and live.total_steps:
         return say(language, "state.step", step=live.step, total=live.total_steps)
-    return say(language, f"state.{view.job.state}")
+    if isinstance(live, Running) and live.logs and job.handle is None:
+        return live.logs[-1][:80]  # work on this machine says itself what it is doing
+    return say(language, f"state.{job.state}")
 
 
 def _fetching(fetching: Fetching, language: Language) -> str:
