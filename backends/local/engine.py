@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 
 from backends.local.adapters import MergedAdapters
-from backends.local.denoising import Denoised, decode, denoise, noise
+from backends.local.denoising import decode, denoise, noise
 from backends.local.encoding import MAX_TOKENS, Encoded, PromptEncoder
 from backends.local.expansion import expand
 from backends.local.fetching import find_model
-from backends.local.job import Job, Stop, Stopped, Tell, Timings, as_files, rendered_size, seeds
+from backends.local.job import Job, Run, Stop, Tell, as_files, rendered_size, seeds
 from backends.local.loading import Loaded, forget_garbage, load_pipeline
 from backends.local.options import LocalOptions
 from backends.local.previews import Previews, Project, projection
@@ -85,22 +85,23 @@ class Engine:
             Stopped: `stop` said so; it is asked between any two forwards.
         """
         with torch.no_grad():
-            for last in (False, True):
-                result = self._attempt(job, tell, stop, last)
-                if result is not None:
-                    return result
-                tell(Running(logs=(f"Out of memory; trying again, {self._ready.placement}",)))
-        raise AssertionError  # the last attempt returns or raises
+            result = self._attempt(Run(job, tell, stop), last=False)
+            if result is None:
+                again = Run(job, tell, stop)
+                again.say(f"Out of memory; trying again, {self._ready.placement}")
+                result = self._attempt(again, last=True)
+        assert result is not None
+        return result
 
     @property
     def _ready(self) -> Loaded:
         assert self._loaded is not None
         return self._loaded
 
-    def _attempt(self, job: Job, tell: Tell, stop: Stop, last: bool) -> GenerationResult | None:
+    def _attempt(self, run: Run, last: bool) -> GenerationResult | None:
         """None if memory ran out and a smaller placement was taken."""
         try:
-            return self._render(job, tell, stop)
+            return self._render(run)
         except torch.OutOfMemoryError as exc:
             needed = str(exc).split(". ")[0]
         # Only now is the failed attempt's memory free: the exception held its frames.
@@ -109,7 +110,7 @@ class Engine:
             reason = f"memory ran out while loading the model ({needed})"
             raise BackendUnavailable(backend="local", reason=reason)
         if last or not self._shrink(self._loaded):
-            width, height = job.request.pixels
+            width, height = run.request.pixels
             problem = f"{width} × {height} needs more memory than there is ({needed})"
             raise InvalidRequest(field="image_size", problem=problem)
         forget_garbage()
@@ -121,111 +122,93 @@ class Engine:
             self._adapters.shrink()
         return loaded.shrink() or self._adapters is not None
 
-    def _render(self, job: Job, tell: Tell, stop: Stop) -> GenerationResult:
-        timings = Timings()
-        loaded = self._prepared(job, tell, stop, timings)
-        size = rendered_size(job.request, loaded.multiple, loaded.largest_side)
-        prompt = self._prompt(job, loaded, stop, timings)
-        encoded = self._encode(prompt, timings)
-        loras = self._merge(job, timings)
-        latents = self._latents(job, encoded, size, tell, stop, timings)
-        images = self._decode(latents, job, stop, timings)
-        flags = self._flags(images, job, timings)
+    def _render(self, run: Run) -> GenerationResult:
+        self._prepare(run)
+        size = rendered_size(run.request, self._ready.multiple, self._ready.largest_side)
+        prompt = self._prompt(run)
+        with self._timed(run, "encoding"):
+            encoded = self._encoder.encode(prompt)
+        loras = self._merge(run)
+        images = self._decode(run, self._latents(run, encoded, size))
+        flags = self._flags(run, images)
         images = [blackened(*pair) for pair in zip(images, flags, strict=True)] if flags else images
-        with timings.stage("files"):
-            files = as_files(images, job.request)
+        with run.timings.stage("files"):
+            files = as_files(images, run.request)
         return GenerationResult(
             images=files,
-            timings=timings.seconds,
-            seed=seeds(job.request)[0],
+            timings=run.timings.seconds,
+            seed=seeds(run.request)[0],
             has_nsfw_concepts=flags,
             prompt=prompt,
             loras=loras,
-            warnings=self._warnings(job, encoded, size, prompt),
+            warnings=self._warnings(run, encoded, size, prompt),
         )
 
     # -- getting ready ---------------------------------------------------------
 
-    def _prepared(self, job: Job, tell: Tell, stop: Stop, timings: Timings) -> Loaded:
-        def report(line: str) -> None:
-            tell(Running(logs=(line,)))
-
-        with timings.stage("load"):
-            if job.request.enable_safety_checker and self._checker is None:
-                self._checker = load_checker(self._options, report, stop)
+    def _prepare(self, run: Run) -> None:
+        with run.timings.stage("load"):
+            if run.request.enable_safety_checker and self._checker is None:
+                self._checker = load_checker(self._options, run.say, run.stop)
             if self._loaded is None:
-                folder = find_model(self._options.model, self._options, report, stop)
-                _raise_if(stop)
-                self._settle_in(self._load(folder, self._options, report))
-        _raise_if(stop)
-        return self._ready
+                folder = find_model(self._options.model, self._options, run.say, run.stop)
+                run.go_on()
+                self._settle_in(self._load(folder, self._options, run.say))
+        run.go_on()
 
     def _settle_in(self, loaded: Loaded) -> None:
         self._encoder = PromptEncoder(loaded)
-        self._adapters = None
         self._project: Project = projection(loaded)
         self._loaded = loaded
 
-    def _prompt(self, job: Job, loaded: Loaded, stop: Stop, timings: Timings) -> str:
-        asked = job.request
+    def _prompt(self, run: Run) -> str:
+        asked = run.request
         if not asked.enable_prompt_expansion:
             return asked.prompt
-        with timings.stage("expansion"):
-            return expand(loaded, asked.prompt, seeds(asked)[0], stop) or asked.prompt
+        with run.timings.stage("expansion"):
+            return expand(self._ready, asked.prompt, seeds(asked)[0], run.stop) or asked.prompt
 
-    def _encode(self, prompt: str, timings: Timings) -> Encoded:
-        with self._timed(timings, "encoding"):
-            return self._encoder.encode(prompt)
-
-    def _merge(self, job: Job, timings: Timings) -> tuple[AppliedLora, ...]:
-        if not job.loras:
+    def _merge(self, run: Run) -> tuple[AppliedLora, ...]:
+        if not run.job.loras:
             if self._adapters is not None:
                 self._adapters.restore()
             return ()
-        with self._timed(timings, "adapters"):
+        with self._timed(run, "adapters"):
             self._adapters = self._adapters or self._new_adapters(self._ready)
-            return self._adapters.apply(job.loras)
+            return self._adapters.apply(run.job.loras)
 
     # -- making the images -----------------------------------------------------
 
-    def _latents(
-        self,
-        job: Job,
-        encoded: Encoded,
-        size: tuple[int, int],
-        tell: Tell,
-        stop: Stop,
-        timings: Timings,
-    ) -> list[Any]:
-        start = [noise(self._ready, seed, *size) for seed in seeds(job.request)]
-        steps = job.request.num_inference_steps
+    def _latents(self, run: Run, encoded: Encoded, size: tuple[int, int]) -> list[Any]:
+        start = [noise(self._ready, seed, *size) for seed in seeds(run.request)]
+        steps = run.request.num_inference_steps
         previews = Previews(self._project)
-        with self._timed(timings, "denoising"):
-            for seen in denoise(self._ready, start, encoded.embeds, steps, stop):
-                tell(Running(seen.step, steps, preview=_preview(previews, seen)))
+        with self._timed(run, "denoising"):
+            for seen in denoise(self._ready, start, encoded.embeds, steps, run.stop):
+                # Of the first image, as it will be: as it is, it is still full of noise.
+                run.tell(Running(seen.step, steps, preview=previews.take(seen.estimates[0])))
         return seen.latents
 
-    def _decode(
-        self, latents: Sequence[Any], job: Job, stop: Stop, timings: Timings
-    ) -> list[Image.Image]:
+    def _decode(self, run: Run, latents: Sequence[Any]) -> list[Image.Image]:
         images = []
-        with timings.stage("decoding"):
+        with run.timings.stage("decoding"):
             for one in latents:
-                _raise_if(stop)
-                images.append(_cropped(Image.fromarray(decode(self._ready, one)), job))
+                run.go_on()
+                whole = Image.fromarray(decode(self._ready, one))
+                images.append(_middle(whole, run.request.pixels))
         return images
 
-    def _flags(self, images: Sequence[Image.Image], job: Job, timings: Timings) -> tuple[bool, ...]:
+    def _flags(self, run: Run, images: Sequence[Image.Image]) -> tuple[bool, ...]:
         """One for each image; none at all if nobody looked."""
-        if not job.request.enable_safety_checker or self._checker is None:
+        if not run.request.enable_safety_checker or self._checker is None:
             return ()
-        with timings.stage("safety"):
+        with run.timings.stage("safety"):
             return self._checker(images)
 
     def _warnings(
-        self, job: Job, encoded: Encoded, size: tuple[int, int], prompt: str
+        self, run: Run, encoded: Encoded, size: tuple[int, int], prompt: str
     ) -> tuple[str, ...]:
-        asked, found = job.request, []
+        asked, found = run.request, []
         if asked.enable_safety_checker and self._checker is None:
             found.append(UNCHECKED)
         if asked.enable_prompt_expansion and prompt == asked.prompt:
@@ -237,27 +220,18 @@ class Engine:
             )
         if size != asked.pixels:
             found.append(f"Made at {size[0]} × {size[1]} pixels and cropped to the size asked for.")
-        return (*found, *(self._adapters.warnings if job.loras and self._adapters else ()))
+        return (*found, *(self._adapters.warnings if run.job.loras and self._adapters else ()))
 
     @contextmanager
-    def _timed(self, timings: Timings, name: str) -> Iterator[None]:
-        with timings.stage(name):
+    def _timed(self, run: Run, name: str) -> Iterator[None]:
+        """A stage whose work may still be under way on the GPU when its code has run."""
+        with run.timings.stage(name):
             yield
             self._ready.settle()
 
 
-def _preview(previews: Previews, seen: Denoised) -> bytes | None:
-    """Of the first image, as it will be rather than as it is: still full of noise."""
-    return previews.take(seen.estimates[0])
-
-
-def _cropped(image: Image.Image, job: Job) -> Image.Image:
-    """The middle of it, at the size that was asked for."""
-    width, height = job.request.pixels
+def _middle(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Cropped to `size`, width and height."""
+    width, height = size
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
-
-
-def _raise_if(stop: Stop) -> None:
-    if stop():
-        raise Stopped

@@ -67,6 +67,29 @@ class Timings:
         self.seconds[name] = time.perf_counter() - started
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One attempt at a job: who hears of it, whether it goes on, and its times."""
+
+    job: Job
+    tell: Tell
+    stop: Stop
+    timings: Timings = field(default_factory=Timings)
+
+    @property
+    def request(self) -> GenerationRequest:
+        return self.job.request
+
+    def say(self, line: str) -> None:
+        """A line of progress that is no step."""
+        self.tell(Running(logs=(line,)))
+
+    def go_on(self) -> None:
+        """Raises `Stopped` if nobody waits any more."""
+        if self.stop():
+            raise Stopped
+
+
 def seeds(request: GenerationRequest) -> tuple[int, ...]:
     """Of each image: image i equals a single run with seed + i."""
     if request.seed is None:
