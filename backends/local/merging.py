@@ -205,7 +205,7 @@ def _write_product(weight: Tensor, base: Tensor, terms: list[tuple[LowRank, floa
     the scale, are given as two numbers of it: one rounded, and what that lost.
     """
     scales = [change.scale * scale for change, scale in terms]
-    common = next((scale for scale in scales if scale), 1.0)
+    common = _common(scales)
     ups: list[Tensor] = []
     downs: list[Tensor] = []
     for (change, _), scale in zip(terms, scales, strict=True):
@@ -216,9 +216,19 @@ def _write_product(weight: Tensor, base: Tensor, terms: list[tuple[LowRank, floa
     torch.addmm(base, torch.cat(ups, 1), torch.cat(downs), alpha=common, out=weight)
 
 
+def _common(scales: list[float]) -> float:
+    """The one that the most others are of by a power of two: it is given to the product."""
+    some = [scale for scale in scales if scale] or [1.0]
+    return max(some, key=lambda one: sum(_is_power_of_two(other / one) for other in some))
+
+
+def _is_power_of_two(factor: float) -> bool:
+    return abs(math.frexp(factor)[0]) == 0.5
+
+
 def _pieces(matrix: Tensor, factor: float, dtype: torch.dtype) -> list[Tensor]:
     """The matrix times the factor, as a sum of matrices of a type."""
-    if torch.promote_types(matrix.dtype, dtype) == dtype and abs(math.frexp(factor)[0]) == 0.5:
+    if torch.promote_types(matrix.dtype, dtype) == dtype and _is_power_of_two(factor):
         exact = matrix.to(dtype)
         return [exact if factor == 1 else exact * factor]
     wide = matrix.to(torch.float32) * factor
