@@ -6,6 +6,7 @@ thread, in another process or behind a serving framework.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -102,16 +103,18 @@ class Engine:
         """None if memory ran out and a smaller placement was taken."""
         try:
             return self._render(run)
-        except torch.OutOfMemoryError as exc:
-            needed = str(exc).split(". ")[0]
+        except (RuntimeError, MemoryError) as exc:
+            if not _out_of_memory(exc):
+                raise
+            needed = _asked_for(exc)
         # Only now is the failed attempt's memory free: the exception held its frames.
         forget_garbage()
         if self._loaded is None:
-            reason = f"memory ran out while loading the model ({needed})"
+            reason = f"memory ran out while loading the model{needed}"
             raise BackendUnavailable(backend="local", reason=reason)
         if last or not self._shrink(self._loaded):
             width, height = run.request.pixels
-            problem = f"{width} × {height} needs more memory than there is ({needed})"
+            problem = f"{width} × {height} needs more memory than there is{needed}"
             raise InvalidRequest(field="image_size", problem=problem)
         forget_garbage()
         return None
@@ -228,6 +231,18 @@ class Engine:
         with run.timings.stage(name):
             yield
             self._ready.settle()
+
+
+def _out_of_memory(exc: RuntimeError | MemoryError) -> bool:
+    """On a GPU it has a class of its own; on a processor PyTorch only words it."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(exc, kinds) or "can't allocate memory" in str(exc)
+
+
+def _asked_for(exc: BaseException) -> str:
+    """The amount that wasn't there, in PyTorch's words."""
+    found = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", str(exc))
+    return f" ({found[1]} more)" if found else ""
 
 
 def _middle(image: Image.Image, size: tuple[int, int]) -> Image.Image:

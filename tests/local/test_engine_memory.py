@@ -94,11 +94,11 @@ def test_on_a_processor_float32_where_it_fits_else_bfloat16(
 
 def test_bfloat16_makes_images_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backends.local.loading._free_memory", lambda: 4_000_000)
-    once = bench.run(num_images=2, enable_prompt_expansion=True)
+    once = bench.run(num_images=2, num_inference_steps=2)
     assert bench.loaded.dtype == torch.bfloat16
-    assert (
-        bench.run(num_images=2, enable_prompt_expansion=True).images[1].data == once.images[1].data
-    )
+    again = bench.run(num_images=2, num_inference_steps=2)
+    assert [image.data for image in again.images] == [image.data for image in once.images]
+    assert bench.run(enable_prompt_expansion=True, num_inference_steps=1).prompt != "a fox"
 
 
 def test_a_gpu_that_torch_doesnt_see_is_said(bench_with: Callable[..., Bench]) -> None:
@@ -176,7 +176,9 @@ def test_out_of_memory_it_takes_a_smaller_placement_and_starts_anew(
 
 def test_it_shrinks_once_a_job_then_says_what_to_change_and_goes_on(tiny: LocalOptions) -> None:
     tight = hungry(tiny, Placement.GPU, None)
-    with pytest.raises(InvalidRequest, match=r"image_size: 64 × 48 needs more memory.*out of mem"):
+    with pytest.raises(
+        InvalidRequest, match=r"image_size: 64 × 48 needs more memory.*2\.00 GiB more"
+    ):
         tight.run()
     assert tight.loaded.placement is Placement.TEXT_STREAMED
     assert tight.run(num_inference_steps=1).images
@@ -189,11 +191,27 @@ def test_where_nothing_is_smaller_it_says_so_at_once(tiny: LocalOptions) -> None
     assert tight.steps == [1, 2]
 
 
+def test_a_processors_memory_can_run_out_too(bench: Bench) -> None:
+    before = bench.run().images[0].data
+
+    def take_a_petabyte(*_: Any) -> None:
+        torch.empty(2**50)
+
+    hook = bench.loaded.pipe.transformer.register_forward_pre_hook(take_a_petabyte)
+    with pytest.raises(
+        InvalidRequest,
+        match=r"image_size.*more memory than there is \(4503599627370496 bytes more\)",
+    ):
+        bench.run()
+    hook.remove()
+    assert bench.run().images[0].data == before
+
+
 def test_memory_that_runs_out_while_loading_is_no_fault_of_the_size(tiny: LocalOptions) -> None:
     def load(*_: Any) -> Loaded:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 12.00 GiB.")
 
-    with pytest.raises(BackendUnavailable, match="while loading"):
+    with pytest.raises(BackendUnavailable, match=r"while loading the model \(12\.00 GiB more\)"):
         Bench(Engine(tiny, load=load)).run()
 
 

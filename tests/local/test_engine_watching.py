@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,8 @@ import torch
 from diffusers import AutoencoderTiny
 from PIL import Image
 
-from backends.local.denoising import decode
+from backends.local.denoising import Denoised, denoise, noise, schedule
 from backends.local.engine import Engine
-from backends.local.loading import Loaded
 from backends.local.options import LocalOptions
 from backends.local.previews import LATENT_TO_RGB, Previews, linear, picture
 from backends.local.safety import UNCHECKED, Classifier
@@ -55,24 +54,40 @@ def test_a_preview_shows_where_the_image_goes_and_not_its_noise(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[Any] = []
-    decoded: list[Any] = []
+    steps: list[Denoised] = []
 
     def project(latents: Any) -> Any:
         shown.append(latents)
         return linear(latents)
 
-    def note(loaded: Loaded, latents: Any) -> Any:
-        decoded.append(latents)
-        return decode(loaded, latents)
+    def noted(*arguments: Any) -> Iterator[Denoised]:
+        for step in denoise(*arguments):
+            steps.append(step)
+            yield step
 
     bench.run()
     monkeypatch.setattr(bench.engine, "_project", project)
     monkeypatch.setattr("backends.local.previews.EVERY", 0)
-    monkeypatch.setattr("backends.local.engine.decode", note)
+    monkeypatch.setattr("backends.local.engine.denoise", noted)
     bench.run(num_images=2)
-    assert len(shown) == 8
-    assert torch.allclose(shown[-1], decoded[0], atol=1e-5), "the last estimate is the image"
-    assert not torch.allclose(shown[0], decoded[0], atol=1e-2)
+    assert len(shown) == len(steps) == 8
+    assert all(a is step.estimates[0] for a, step in zip(shown, steps, strict=True))
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def test_an_estimate_is_where_one_straight_step_would_end(bench: Bench) -> None:
+    bench.run()
+    embeds = bench.engine._encoder.encode("a fox").embeds
+    start = noise(bench.loaded, 7, 64, 48)
+    steps = list(denoise(bench.loaded, [start], embeds, 8, lambda: False))
+    _, sigmas = schedule(bench.loaded, start, 8)
+    before = start
+    for step in steps:
+        at, to = sigmas[step.step - 1], sigmas[step.step]
+        direction = (step.latents[0] - before) / (to - at)
+        before = step.latents[0]
+        torch.testing.assert_close(step.estimates[0], before - to * direction, rtol=0, atol=1e-4)
+    assert sigmas[-1] == 0, "so the last estimate is the image"
 
 
 def test_the_matrix_maps_channels_to_colours() -> None:
