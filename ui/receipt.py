@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from generation.pricing import format_usd
 from generation.request import GenerationRequest
 from generation.result import AppliedLora, Receipt
 from generation.snippets import SNIPPETS
 from ui.markup import Html, tag
 from ui.texts import Language, say
+
+_ON_HUB: Final = re.compile(r"https://huggingface\.co/([^/]+/[^/]+)/resolve/")
 
 
 def receipt(made: Receipt, request: GenerationRequest, language: Language) -> Html:
@@ -71,8 +76,16 @@ def _timings(timings: dict[str, float]) -> str:
 def _adapter(lora: AppliedLora, language: Language) -> Html:
     words = {True: "receipt.applied", False: "receipt.not_applied", None: "receipt.sent"}
     key = words[lora.applied]
-    name = lora.path if lora.file is None else f"{lora.path} · {lora.file}"
-    return _term(say(language, key), f"{name} × {lora.scale:g}")
+    shown = tag("span", f"{_adapter_name(lora)} × {lora.scale:g}", title=lora.path)
+    return _term(say(language, key), shown)
+
+
+def _adapter_name(lora: AppliedLora) -> str:
+    """Who made it and which file it is; the whole address is in the title."""
+    if lora.file is None:
+        return lora.path
+    repo = _ON_HUB.match(lora.path)
+    return f"{repo[1]} · {lora.file}" if repo else lora.file
 
 
 def _expanded(made: Receipt, language: Language) -> Html | None:
