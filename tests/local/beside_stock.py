@@ -6,7 +6,7 @@ python -m tests.local.beside_stock
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,11 +44,11 @@ def as_trained(found: dict[str, Wide], base: dict[str, Wide], right: dict[str, W
     )
 
 
-def rows(folder: Path) -> Iterator[Row]:
+def rows(folder: Path, adapters: Iterable[Adapter]) -> Iterator[Row]:
     model = transformer()
     base = wide(dict(model.named_parameters()))
     merger = Merger(model)
-    for one in corpus():
+    for one in adapters:
         path = write(one, folder)
         right = merged(base, [(one, 1.0)]) if one.family == "Z-Image" else base
         wanted = sum(not np.array_equal(right[name], base[name]) for name in base)
@@ -91,4 +91,4 @@ def table(found: list[Row]) -> str:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
-        print(table(list(rows(Path(scratch)))))
+        print(table(list(rows(Path(scratch), corpus()))))

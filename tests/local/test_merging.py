@@ -15,9 +15,10 @@ import torch
 from backends.local import merging
 from backends.local.factors import Factors, read_adapter
 from backends.local.merging import Merger
+from tests.local.beside_stock import rows, table
 from tests.local.files import numbers, save
 from tests.local.tiny import Weights, merged, stock, transformer, weights, wide, write
-from tests.standins.adapters import Adapter, corpus
+from tests.standins.adapters import Adapter, adapter, corpus
 from tests.standins.adapters.changes import Wide
 
 MERGED = [one for one in corpus() if one.family == "Z-Image" and one.changes and not one.unmatched]
@@ -92,6 +93,18 @@ def test_where_stock_applies_it_both_are_the_same(
     assert_close(wide(weights(model)), theirs)
 
 
+def test_the_table_tells_both(tmp_path: Path) -> None:
+    names = ("comfyui", "comfyui-fused", "bare", "lycoris-loha", "flux")
+    found = list(rows(tmp_path, map(adapter, names)))
+    assert [(row.stock, row.ours, row.wanted) for row in found] == [
+        (14, 14, 14), (6, 14, 14), (0, 14, 14), (None, 14, 14), (None, None, 0),
+    ]  # fmt: skip
+    assert found[2].stock_says == "nothing applied, nothing said"
+    lines = table(found).splitlines()
+    assert lines[4].split()[:5] == ["lycoris-loha", "lycoris", "error", "14/14", "stock:"]
+    assert "made for FLUX" in lines[5]
+
+
 def test_stock_applies_enough_of_them_to_compare() -> None:
     assert len(BY_STOCK) >= 30
 
@@ -148,8 +161,9 @@ def test_a_merge_of_three_is_rounded_once(
 # -- exactly back --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["device", "host"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "place"), [(torch.bfloat16, "device"), (torch.float32, "host")], ids=str
+)
 def test_a_thousand_swaps_leave_the_base(
     dtype: torch.dtype, place: merging.Place, folder: Path
 ) -> None:
@@ -162,7 +176,7 @@ def test_a_thousand_swaps_leave_the_base(
         some = [(one, dice.choice(SCALES)) for one in dice.sample(few, dice.randint(0, 3))]
         merger.set(some)
         assert bool(merger.changed) == bool(some)
-        if turn % 50 == 0:
+        if turn % 100 == 0:
             fresh = transformer(dtype)
             Merger(fresh).set(some)
             assert_same(weights(model), weights(fresh))  # whatever was there before
