@@ -15,7 +15,7 @@ from generation.errors import (
     SeveralFiles,
 )
 from generation.lora_file import LoraFile, pinned_address
-from lora_registry.anatomy import examine
+from lora_format.anatomy import examine
 from lora_registry.copies import Copies, needs_choice, preselected, sha256_of
 from lora_registry.hub_source import HubSource, Repository
 from lora_registry.inspection import refuse_unfit

@@ -17,10 +17,10 @@ from generation.errors import (
     HubUnreachable,
 )
 from generation.lora_file import pinned_address
-from lora_registry.anatomy import Anatomy, examine
+from lora_format.anatomy import Anatomy, examine
+from lora_format.header import parse_header
 from lora_registry.cache import JsonCache, Recent
 from lora_registry.cards import Card, WeightFile, card_of
-from lora_registry.header import parse_header
 from lora_registry.hub import Hub
 from lora_registry.triggers import TriggerWord, from_prose
 from lora_registry.weights import LENGTH, read_header

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from generation.errors import AdapterError, AdapterRefused
-from lora_registry.anatomy import Anatomy
+from lora_format.anatomy import Anatomy
 from lora_registry.cards import Card, WeightFile
 from lora_registry.hub_source import Repository
 from lora_registry.references import HubReference

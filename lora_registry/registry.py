@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from generation.errors import AdapterError, AdapterUnavailable, NoWeights
 from generation.lora_file import LoraFile, pinned_address
-from lora_registry.anatomy import Anatomy, examine
+from lora_format.anatomy import Anatomy, examine
 from lora_registry.cache import JsonCache
 from lora_registry.cards import Card
 from lora_registry.copies import Copies, needs_choice, preselected

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from generation.errors import AdapterNotFound, AdapterRefused
-from lora_registry.header import header_size
+from lora_format.header import header_size
 from lora_registry.parts import MAX_FILE
 from lora_registry.triggers import MAX_LENGTH
 from lora_registry.weights import LENGTH, disk_said, put_in_place

@@ -25,7 +25,7 @@ from generation.errors import (
     MediaExpired,
     MediaRefused,
 )
-from lora_registry.anatomy import Anatomy, examine
+from lora_format.anatomy import Anatomy, examine
 from lora_registry.cache import Recent
 from lora_registry.parts import (
     CHUNK,

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from lora_registry.anatomy import Anatomy, Kind
-from lora_registry.families import ZIMAGE, family_on_card, made_for_base
+from lora_format.anatomy import Anatomy, Kind
+from lora_format.families import ZIMAGE, family_on_card, made_for_base
 
 BACKENDS: Final = ("hosted", "local", "demo")
 TEXT_ENCODER: Final = "text encoder"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from generation.errors import AdapterUnavailable
-from lora_registry.header import FIRST_READ, Header, header_size, parse_header
+from lora_format.header import FIRST_READ, Header, header_size, parse_header
 from lora_registry.parts import Part
 
 LENGTH: Final = 8  # of the number in front of the header

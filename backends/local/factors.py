@@ -17,7 +17,7 @@ from backends.local.changes import Change, Difference, Hadamard, Kronecker, LowR
 from backends.local.matching import Group, Mismatch, by_column, match
 from backends.local.tensorfile import Slot, TensorFile, read_tensors
 from generation.errors import AdapterRefused
-from lora_registry.deltas import Shape
+from lora_format.deltas import Shape
 
 _DIFFUSERS: Final = "transformer."
 _identities = itertools.count()

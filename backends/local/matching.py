@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from lora_registry.deltas import Delta, Shape, delta_of
-from lora_registry.families import LUMINA, is_lumina, other_family, width_of, zimage_modules
-from lora_registry.layouts import PLAIN, Key, layout_of_no_adapter, split_key
+from lora_format.deltas import Delta, Shape, delta_of
+from lora_format.families import LUMINA, is_lumina, other_family, width_of, zimage_modules
+from lora_format.layouts import PLAIN, Key, layout_of_no_adapter, split_key
 
 _SHOWN: Final = 3
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from backends.local.changes import Change, LowRank
 from backends.local.factors import Factors
-from lora_registry.deltas import Shape
-from lora_registry.families import MODULES
+from lora_format.deltas import Shape
+from lora_format.families import MODULES
 
 Term = tuple[Change, float]
 """A change and its adapter's scale."""

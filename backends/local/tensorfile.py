@@ -13,8 +13,8 @@ from typing import Final
 import torch
 
 from generation.errors import AdapterRefused, AdapterUnavailable
-from lora_registry.deltas import Shape
-from lora_registry.header import FIRST_READ, Header, header_size, parse_header
+from lora_format.deltas import Shape
+from lora_format.header import FIRST_READ, Header, header_size, parse_header
 
 _LENGTH: Final = 8
 _TYPES: Final = {

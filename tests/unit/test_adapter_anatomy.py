@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_registry.anatomy import Anatomy, Kind, examine
-from lora_registry.families import LINEARS, MODULES, other_family
-from lora_registry.header import Header, TensorInfo, parse_header
-from lora_registry.layouts import PREFIXES, split_key
-from lora_registry.stock import stock_result
+from lora_format.anatomy import Anatomy, Kind, examine
+from lora_format.families import LINEARS, MODULES, other_family
+from lora_format.header import Header, TensorInfo, parse_header
+from lora_format.layouts import PREFIXES, split_key
+from lora_format.stock import stock_result
 from tests.standins.adapters import REAL, TINY, Adapter, Size, adapter, corpus, large
 from tests.standins.adapters.model import ATTENTION, FEED_FORWARD, MODULATION, linear_shape, targets
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generation.errors import AdapterRefused
-from lora_registry.header import FIRST_READ, MAX_HEADER, Header, header_size, parse_header
+from lora_format.header import FIRST_READ, MAX_HEADER, Header, header_size, parse_header
 from tests.standins.adapters import Adapter, adapter, corpus, large
 from tests.standins.adapters.tensors import framed
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from generation.errors import AdapterRefused
-from lora_registry.anatomy import examine
-from lora_registry.header import MAX_HEADER, MAX_TENSORS, Header, TensorInfo, parse_header
-from lora_registry.stock import stock_result
+from lora_format.anatomy import examine
+from lora_format.header import MAX_HEADER, MAX_TENSORS, Header, TensorInfo, parse_header
+from lora_format.stock import stock_result
 from tests.standins.adapters import Hostile, hostile
 from tests.standins.adapters.tensors import framed
 
@@ -27,8 +27,8 @@ READ_ALL = """
 import json, resource, sys, time
 from pathlib import Path
 from generation.errors import AdapterRefused
-from lora_registry.anatomy import examine
-from lora_registry.header import MAX_HEADER, parse_header
+from lora_format.anatomy import examine
+from lora_format.header import MAX_HEADER, parse_header
 from lora_registry.verdicts import verdicts
 limit, *files = sys.argv[1:]
 resource.setrlimit(resource.RLIMIT_AS, (int(limit), int(limit)))

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from lora_registry.anatomy import Anatomy, examine
-from lora_registry.header import parse_header
+from lora_format.anatomy import Anatomy, examine
+from lora_format.header import parse_header
 from lora_registry.verdicts import BACKENDS, TEXT_ENCODER, Fit, Verdict, verdicts
 from tests.standins.adapters import REAL, TINY, Adapter, Size, adapter, corpus
 

@@ -30,7 +30,7 @@ from ui.texts import catalogue, translations
 from ui.visitor import Visitors
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("generation", "backends", "lora_registry", "history", "jobs", "ui")
+PARTS = ("generation", "lora_format", "backends", "lora_registry", "history", "jobs", "ui")
 MODULES = ("app", "settings", "outbound")
 
 # app → ui → jobs → backends, lora_registry, history → generation; the three don't know each other.
@@ -39,8 +39,9 @@ MAY_IMPORT = {
     "settings": set(),
     "outbound": {"generation"},
     "history": {"generation"},
-    "backends": {"generation", "outbound", "settings"},
-    "lora_registry": {"generation", "outbound"},
+    "backends": {"generation", "lora_format", "outbound", "settings"},
+    "lora_format": {"generation"},
+    "lora_registry": {"generation", "lora_format", "outbound"},
     "jobs": {"backends", "lora_registry", "history", "generation"},
     "ui": {"jobs", "backends", "lora_registry", "history", "generation"},
     "app": {"ui", "jobs", "backends", "lora_registry", "history", "generation", "settings"},

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypedDict, TypeVar
 
-from lora_registry.deltas import Delta, Kind, Shape, delta_of, kind_of
-from lora_registry.families import (
+from lora_format.deltas import Delta, Kind, Shape, delta_of, kind_of
+from lora_format.families import (
     LUMINA,
     ZIMAGE,
     fits_module,
@@ -20,10 +20,10 @@ from lora_registry.families import (
     width_of,
     zimage_modules,
 )
-from lora_registry.header import Header, TensorInfo
-from lora_registry.layouts import PLAIN, Key, layout_of, layout_of_no_adapter, split_key
-from lora_registry.stock import Stock, stock_result
-from lora_registry.trainer import (
+from lora_format.header import Header, TensorInfo
+from lora_format.layouts import PLAIN, Key, layout_of, layout_of_no_adapter, split_key
+from lora_format.stock import Stock, stock_result
+from lora_format.trainer import (
     base_model,
     is_training_adapter,
     stated_alpha,

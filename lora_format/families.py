@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from lora_registry.deltas import Shape
+from lora_format.deltas import Shape
 
 ZIMAGE: Final = "Z-Image"
 LUMINA: Final = "Lumina 2"

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from lora_registry.families import LINEARS
-from lora_registry.header import TensorInfo
+from lora_format.families import LINEARS
+from lora_format.header import TensorInfo
 
 _PAIRS: Final = (
     (".lora_down.weight", ".lora_up.weight"),

@@ -1,0 +1,1 @@
+"""What an adapter file holds: its header, its keys in every layout, its modules and their ΔW."""
