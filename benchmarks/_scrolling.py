@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -45,10 +46,12 @@ _CARDS: Final = ".adapter-card"
 
 @dataclass(frozen=True, slots=True)
 class Ride:
-    """One way down: milliseconds of its frames and of the tasks above 50 ms, pixels, cards."""
+    """One way down, in milliseconds: its frames, the main thread's tasks above 50, and the
+    processor time of each of its tasks; pixels, cards."""
 
     frames: tuple[float, ...]
     long_tasks: tuple[float, ...]
+    task_cpu: tuple[float, ...]
     height: int
     cards: int
 
@@ -82,7 +85,7 @@ def ride_over_cards(browser: Browser, url: str, cards: int) -> Ride:
     page.locator(".finder-bar [name=sort]").select_option("downloads")
     for group in ("turbo", "base"):
         _ask_for_more(page, group, cards)
-    ride = _down(page)
+    ride = _down(browser, page)
     context.close()
     return ride
 
@@ -92,7 +95,7 @@ def ride_over_nothing(browser: Browser, height: int) -> Ride:
     context = browser.new_context(viewport=WINDOW)  # type: ignore[arg-type]
     page = context.new_page()
     page.set_content(f'<body style="margin:0"><div style="height:{height}px"></div>')
-    ride = _down(page)
+    ride = _down(browser, page)
     context.close()
     return ride
 
@@ -111,10 +114,11 @@ def _ask_for_more(page: Page, group: str, cards: int) -> None:
         page.wait_for_selector(busy, state="detached")
 
 
-def _down(page: Page) -> Ride:
+def _down(browser: Browser, page: Page) -> Ride:
     page.evaluate("scrollTo(0, 0)")
     page.wait_for_timeout(500)  # what was begun before is no part of it
     page.mouse.move(WINDOW["width"] / 2, WINDOW["height"] / 2)
+    browser.start_tracing(page=page, categories=["toplevel"])
     page.evaluate(_WATCH)
     until = time.monotonic() + MOST_SECONDS
     while not page.evaluate(_AT_THE_BOTTOM):
@@ -122,5 +126,21 @@ def _down(page: Page) -> Ride:
             raise RuntimeError(f"not at the bottom after {MOST_SECONDS:g} s")
         page.mouse.wheel(0, STEP)
     frames, tasks = page.evaluate(_STOP)
-    cards = page.locator(_CARDS).count()
-    return Ride(tuple(frames), tuple(tasks), int(page.evaluate(_HEIGHT)), cards)
+    cpu = _cpu_of_tasks(browser.stop_tracing())
+    cards, height = page.locator(_CARDS).count(), int(page.evaluate(_HEIGHT))
+    return Ride(tuple(frames), tuple(tasks), cpu, height, cards)
+
+
+def _cpu_of_tasks(trace: bytes) -> tuple[float, ...]:
+    """Of the main threads' tasks; a trace has microseconds."""
+    events = json.loads(trace)["traceEvents"]
+    main = {
+        (event["pid"], event["tid"])
+        for event in events
+        if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
+    }
+    return tuple(
+        event.get("tdur", 0) / 1000
+        for event in events
+        if event["name"].endswith("RunTask") and (event["pid"], event["tid"]) in main
+    )
