@@ -97,7 +97,7 @@ def _forward(loaded: Loaded, embeds: Any) -> Callable[[Any, Any], Any]:
 def decode(loaded: Loaded, latents: Any) -> Any:
     """One image as (height, width, 3) bytes in a numpy array."""
     vae = loaded.pipe.vae
-    scaled = latents.to(loaded.dtype) / vae.config.scaling_factor
+    scaled = latents.to(loaded.dtype) / vae.config.scaling_factor + vae.config.shift_factor
     pixels = vae.decode(scaled, return_dict=False)[0][0].float()
     unit = (pixels / 2 + 0.5).clamp(0, 1)
     return (unit.permute(1, 2, 0).cpu().numpy() * 255).round().astype("uint8")

@@ -118,7 +118,12 @@ def test_a_private_model_comes_with_the_token(options: LocalOptions, hub: HubSta
     assert READER_TOKEN not in repr(entitled)
 
 
-def test_a_stop_ends_the_download_and_the_next_job_goes_on(options: LocalOptions) -> None:
+def test_a_stop_ends_the_download_and_the_next_job_goes_on(
+    options: LocalOptions, hub: HubStandIn
+) -> None:
+    with pytest.raises(Stopped):
+        find_model(MODEL, options, quiet, lambda: True)
+    assert weights_asked_for(hub) < 3
     bench = Bench(Engine(options))
     with pytest.raises(Stopped):
         bench.run(lambda: any(event.logs for event in bench.told))
