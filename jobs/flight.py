@@ -94,7 +94,7 @@ class Flight:
     def about_to_post(self) -> bool:
         """A paid post is on its way or next: cut off now, it may never be known whether it was."""
         begun = self.view.job.state in (State.INTENT, State.SUBMITTING)
-        return begun and self._billed and not self.over
+        return begun and self._billed and not self.over and self.view.fetching is None
 
     def detach(self) -> None:
         """Stop following without a word to the backend."""

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.test_page import IMAGE, ask, bodies, choose, drop
+from tests.process.playground import Playground
 from tests.standins.fal_process import FalProcess
 from tests.standins.hub_process import HubProcess
 from tests.standins.hub_special import (
@@ -335,3 +336,17 @@ def test_the_hub_is_asked_without_a_token_for_pictures(
     assert PRIVATE not in json.dumps(
         page.eval_on_selector_all(".adapter-card", "all => all.map(c => c.dataset.id)")
     )
+
+
+def test_the_grid_comes_even_if_its_tab_is_opened_before_the_page_is_ready(
+    browser: Browser, site: Playground
+) -> None:
+    page = browser.new_context().new_page()
+    page.route(re.compile("run/predict|queue/join"), lambda _route: None)
+    page.goto(site.url)
+    page.get_by_role("tab", name="Adapters").click()
+    expect(page.locator("#finder")).to_be_visible()
+    expect(page.locator(".finder-text")).to_have_count(0)
+    page.unroute_all()  # and what was held goes on
+    expect(page.locator('[data-group="turbo"] .adapter-card').first).to_be_visible()
+    page.context.close()

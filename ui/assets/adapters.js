@@ -6,7 +6,8 @@ const moreOf = (name) => element.querySelector(`[data-more="${name}"]`);
 const offsets = { turbo: 0, base: 0 };
 let author = "";
 let turn = 0;
-let seen = false;
+let visible = false;
+let begun = false;
 
 function query(base) {
   const values = { text: part("text").value, author, base, offset: offsets[base] };
@@ -130,10 +131,17 @@ element.addEventListener("keydown", (event) => {
   all[Math.min(Math.max(all.indexOf(at) + by, 0), all.length - 1)].focus();
 });
 
-new IntersectionObserver((entries) => {
-  if (seen || !part("text") || !entries.some((entry) => entry.isIntersecting)) return;
-  seen = true;
+/* Once it is seen and its tools are there, whichever comes last. */
+function begin() {
+  if (begun || !visible || !part("text")) return;
+  begun = true;
   yours();
   load();
+}
+
+new IntersectionObserver((entries) => {
+  visible = entries.some((entry) => entry.isIntersecting);
+  begin();
 }).observe(element);
+watch("value", () => setTimeout(begin)); // when it has been drawn
 document.addEventListener("adapters-changed", mark);
