@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -451,9 +450,7 @@ def test_a_playground_closed_while_fetching_says_so_at_its_next_start(
     ready(fitter)
     job_id = stage.submit(FIRST)
     stage.fetching(job_id, FIRST)
-    began = time.monotonic()
     stage.close()
-    assert time.monotonic() - began < jobs.runner.LAST_POST  # that is for posts on their way
     stage.open()
     view = stage.settled(job_id)
     assert_says(view.problem, NotSent, "nothing was sent")
