@@ -13,22 +13,15 @@ from diffusers import AutoencoderTiny
 from huggingface_hub import try_to_load_from_cache
 from PIL import Image
 
+from backends.local.denoising import decode
 from backends.local.loading import Loaded
 
 EVERY: Final = 0.5  # seconds
 SIDE: Final = 256  # pixels of the longer side
 TAEF1: Final = "madebyollin/taef1"
 
-# The autoencoder of FLUX.1 as one matrix, 16 latent channels to red, green, blue in -1..1.
-# Source: numbers published by InvokeAI (Apache-2.0), invokeai/app/util/step_callback.py.
-LATENT_TO_RGB: Final = (
-    (-0.0412, 0.0149, 0.0521), (0.0056, 0.0291, 0.0768), (0.0342, -0.0681, -0.0427),
-    (-0.0258, 0.0092, 0.0463), (0.0863, 0.0784, 0.0547), (-0.0017, 0.0402, 0.0158),
-    (0.0501, 0.1058, 0.1152), (-0.0209, -0.0218, -0.0329), (-0.0314, 0.0083, 0.0896),
-    (0.0851, 0.0665, -0.0472), (-0.0534, 0.0238, -0.0024), (0.0452, -0.0026, 0.0048),
-    (0.0892, 0.0831, 0.0881), (-0.1117, -0.0304, -0.0789), (0.0027, -0.0479, -0.0043),
-    (-0.1146, -0.0827, -0.0598),
-)  # fmt: skip
+BLOCKS: Final = 8  # squared: flat fields that the decoder is shown once, to be fitted,
+SPAN: Final = 4  # each of so many latent pixels a side
 
 Project = Callable[[Any], Any]
 """From latents (1, 16, rows, columns) to colours (3, height, width) in -1..1."""
@@ -52,15 +45,37 @@ class Previews:
 
 
 def projection(loaded: Loaded) -> Project:
-    """TAEF1 where its folder is: in the model's, or in the Hub's cache; else the matrix."""
+    """TAEF1 where its folder is: in the model's, or in the Hub's cache; else a fitted matrix."""
     folder = _taef1(loaded.folder)
-    return linear if folder is None else _tiny(folder, loaded)
+    return linear(loaded) if folder is None else _tiny(folder, loaded)
 
 
-def linear(latents: Any) -> Any:
-    """Rough colours at an eighth of the size."""
-    matrix = torch.tensor(LATENT_TO_RGB, device=latents.device, dtype=latents.dtype)
-    return torch.einsum("chw,cr->rhw", latents[0], matrix)
+def linear(loaded: Loaded) -> Project:
+    """Rough colours at an eighth of the size: the model's own decoder as one matrix.
+
+    Fitted by least squares to the colours that it makes of flat random fields.
+    """
+    channels = loaded.pipe.vae.config.latent_channels
+    fields = torch.randn(BLOCKS**2, channels, generator=torch.Generator().manual_seed(0))
+    known = torch.cat([fields, torch.ones(len(fields), 1)], dim=1)
+    matrix = torch.linalg.lstsq(known, _colours(loaded, fields)).solution
+
+    def project(latents: Any) -> Any:
+        weights, offset = matrix.to(latents.device, torch.float32).split([channels, 1])
+        return torch.einsum("chw,cr->rhw", latents[0].float(), weights) + offset.T[:, :, None]
+
+    return project
+
+
+def _colours(loaded: Loaded, fields: Any) -> Any:
+    """What the decoder makes of each field, in -1..1, away from its edges: (fields, 3)."""
+    grid = fields.T.reshape(1, -1, BLOCKS, BLOCKS)
+    latents = grid.repeat_interleave(SPAN, 2).repeat_interleave(SPAN, 3)
+    image = torch.from_numpy(decode(loaded, latents.to(loaded.device))).float() / 127.5 - 1
+    side = image.shape[0] // BLOCKS
+    middle = slice(side // 4, side - side // 4)
+    blocks = image.reshape(BLOCKS, side, BLOCKS, side, 3)[:, middle, :, middle]
+    return blocks.mean((1, 3)).reshape(-1, 3)
 
 
 def picture(colours: Any) -> bytes:

@@ -15,7 +15,7 @@ from PIL import Image
 from backends.local.denoising import Denoised, denoise, noise, schedule
 from backends.local.engine import Engine
 from backends.local.options import LocalOptions
-from backends.local.previews import LATENT_TO_RGB, Previews, linear, picture
+from backends.local.previews import Previews, linear, picture
 from backends.local.safety import UNCHECKED, Classifier
 from generation.errors import BackendUnavailable, InvalidRequest
 from generation.imagefile import inspect_image
@@ -58,7 +58,7 @@ def test_a_preview_shows_where_the_image_goes_and_not_its_noise(
 
     def project(latents: Any) -> Any:
         shown.append(latents)
-        return linear(latents)
+        return latents[0, :3]
 
     def noted(*arguments: Any) -> Iterator[Denoised]:
         for step in denoise(*arguments):
@@ -90,13 +90,23 @@ def test_an_estimate_is_where_one_straight_step_would_end(bench: Bench) -> None:
     assert sigmas[-1] == 0, "so the last estimate is the image"
 
 
-def test_the_matrix_maps_channels_to_colours() -> None:
-    latents = torch.zeros(1, 16, 2, 3)
-    latents[0, 4, 1, 2] = 2.0
-    colours = linear(latents)
-    assert colours.shape == (3, 2, 3)
-    assert colours[:, 1, 2].tolist() == pytest.approx([2 * value for value in LATENT_TO_RGB[4]])
-    assert int(colours.count_nonzero()) == 3
+def test_the_matrix_is_fitted_to_the_models_own_decoder(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder that is a matrix itself is found again, its offset included."""
+    bench.run()
+    dice = torch.Generator().manual_seed(5)
+    weights, offset = torch.randn(16, 3, generator=dice) / 20, torch.tensor([0.1, -0.2, 0.0])
+
+    def decode(_loaded: Any, latents: torch.Tensor) -> Any:
+        colours = torch.einsum("chw,cr->hwr", latents[0], weights) + offset
+        large = colours.repeat_interleave(8, 0).repeat_interleave(8, 1)
+        return ((large / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+    monkeypatch.setattr("backends.local.previews.decode", decode)
+    latents = torch.randn(1, 16, 5, 7, generator=dice)
+    expected = torch.einsum("chw,cr->rhw", latents[0], weights) + offset.view(3, 1, 1)
+    torch.testing.assert_close(linear(bench.loaded)(latents), expected, rtol=0, atol=0.02)
 
 
 def test_a_preview_has_the_right_colours() -> None:
