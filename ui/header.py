@@ -9,7 +9,7 @@ from typing import Any, Final
 import gradio as gr
 from pydantic import SecretStr
 
-from generation.errors import PlaygroundError
+from generation.errors import KeyMissing, PlaygroundError
 from jobs import Runner
 from ui.markup import Html, join, tag
 from ui.texts import Language, explain, say
@@ -103,5 +103,6 @@ def backend_status(runner: Runner, owner: str, backend: str, tongue: Language) -
         note = tag("span", say(tongue, f"backend.{backend}.note"))
         return tag("p", note, data_ready="true")
     cause, hint = explain(tongue, problem)
-    button = tag("button", say(tongue, "action.enter_key"), type="button", class_="open-key")
-    return tag("p", tag("strong", cause), " ", hint, " ", button, data_ready="false")
+    enter = tag("button", say(tongue, "action.enter_key"), type="button", class_="open-key")
+    helps = enter if isinstance(problem, KeyMissing) else None
+    return tag("p", tag("strong", cause), " ", hint, " ", helps, data_ready="false")
