@@ -16,6 +16,7 @@ from diffusers.utils import logging as diffusers_logging
 
 from tests.standins.adapters import Adapter
 from tests.standins.adapters.changes import Wide
+from tests.standins.tiny_pipeline import tiny_transformer
 
 Weights = dict[str, torch.Tensor]
 
@@ -23,19 +24,7 @@ Weights = dict[str, torch.Tensor]
 def transformer(dtype: torch.dtype = torch.float32, seed: int = 0) -> ZImageTransformer2DModel:
     """Random weights, at the size of `tests.standins.adapters.TINY`."""
     torch.manual_seed(seed)
-    model = ZImageTransformer2DModel(
-        all_patch_size=(2,),
-        all_f_patch_size=(1,),
-        in_channels=16,
-        dim=64,
-        n_layers=2,
-        n_refiner_layers=1,
-        n_heads=2,
-        n_kv_heads=2,
-        cap_feat_dim=32,
-        axes_dims=[8, 12, 12],
-        axes_lens=[512, 512, 512],
-    )
+    model: ZImageTransformer2DModel = tiny_transformer()
     return model.to(dtype).requires_grad_(False)
 
 

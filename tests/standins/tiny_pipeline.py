@@ -53,7 +53,7 @@ def save_tiny_pipeline(folder: Path, *, tied: bool = True) -> Path:
             vae=_autoencoder(),
             text_encoder=_text_encoder(tied),
             tokenizer=_tokenizer(),
-            transformer=_transformer(),
+            transformer=tiny_transformer(),
         )
     pipe.save_pretrained(folder)
     return folder
@@ -80,7 +80,8 @@ def save_tiny_classifier(folder: Path, labels: tuple[str, str] = ("normal", "nsf
     return folder
 
 
-def _transformer() -> Any:
+def tiny_transformer() -> Any:
+    """The real class at the width of `tests.standins.adapters.TINY`, with random weights."""
     model = ZImageTransformer2DModel(
         all_patch_size=(2,),
         all_f_patch_size=(1,),
