@@ -21,9 +21,11 @@ from generation.result import ImageFile
 class Resources:
     """What a job needs and its recipe must not hold.
 
+    `owner` is whose job it is, for a backend that shares itself out fairly.
     `lora_files` are the adapters that were found, by their path in the request.
     """
 
+    owner: str = ""
     fal_key: SecretStr | None = None
     lora_files: Mapping[str, LoraFile] = field(default_factory=dict)
 

@@ -233,7 +233,7 @@ class Runner:
         return await self._loop.run_in_executor(self._disk, change)
 
     def _resources(self, owner: str) -> Resources:
-        return Resources(fal_key=self._keys.get(owner))
+        return Resources(owner=owner, fal_key=self._keys.get(owner))
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run on the runner's loop from any other thread."""
