@@ -78,7 +78,7 @@ class LocalBackend:
         self.capabilities(resources).check(request)
         job = Job.of(request, resources.lora_files)
         heard: asyncio.Queue[Event | BaseException] = asyncio.Queue()
-        ticket = Ticket(job, _across(asyncio.get_running_loop(), heard))
+        ticket = Ticket(job, _across(asyncio.get_running_loop(), heard), resources.owner)
         self._line.join(ticket)
         try:
             while True:

@@ -1,19 +1,19 @@
-"""The line of jobs in front of the engine: first come, first served, in a thread of its own."""
+"""The line of jobs in front of the engine, in a thread of its own; `turns.py` says who is next."""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from backends.local.job import Job, Stop, Tell
+from backends.local.job import Job, Stop, Tell, estimated_seconds
+from backends.local.turns import Turns, Wish
 from generation.errors import BackendUnavailable
 from generation.events import Event, Finished, Queued
 from generation.result import GenerationResult
 
-LONGEST: Final = 32  # jobs that wait
+LONGEST: Final = 64  # jobs that wait; one visitor's at most half of them
 FAREWELL: Final = 20.0  # seconds for a forward, or the reading of a file, that can't be stopped
 
 Work = Callable[[Job, Tell, Stop], GenerationResult]
@@ -22,38 +22,48 @@ Work = Callable[[Job, Tell, Stop], GenerationResult]
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """A job's place in the line. `hear` is called from the line's thread with each event, and
-    with the exception that ended the job if one did."""
+    """A job's place in the line. `hear` is called with each event, mostly from the line's
+    thread, and with the exception that ended the job if one did. `owner` is whose job it is."""
 
     job: Job
     hear: Callable[[Event | BaseException], None]
+    owner: str = ""
     given_up: threading.Event = field(default_factory=threading.Event)
+    told: int | None = None
+
+    def tell_position(self, position: int) -> None:
+        """Once, until it is another."""
+        if position != self.told:
+            self.told = position
+            self.hear(Queued(position))
 
 
 class Line:
-    """Runs one job after the other. The thread starts with the first job and ends with `close`."""
+    """Runs one job after the other. The thread starts with the first job and ends with `close`.
+
+    Of `longest` waiting jobs an owner has at most as many as there are places left, so
+    nobody fills the line: one alone gets half of it, and a newcomer always gets in.
+    """
 
     def __init__(self, work: Work, longest: int = LONGEST) -> None:
         self._work = work
         self._longest = longest
-        self._waiting: deque[Ticket] = deque()
+        self._turns: Turns[Ticket] = Turns()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._current: Ticket | None = None
         self._closed = False
 
     def join(self, ticket: Ticket) -> None:
-        """Stand at the end.
+        """Wait for a turn.
 
         Raises:
             BackendUnavailable: too many wait already, or the line is closed.
         """
         with self._changed:
-            if self._closed or len(self._waiting) >= self._longest:
-                reason = "it is closing" if self._closed else f"{self._longest} jobs wait already"
-                raise BackendUnavailable(backend="local", reason=reason)
-            self._waiting.append(ticket)
-            ticket.hear(Queued(self._position(ticket)))
+            self._admit(ticket.owner)
+            self._turns.join(ticket, _wish(ticket))
+            self._tell_positions()
             self._start()
             self._changed.notify()
 
@@ -61,17 +71,19 @@ class Line:
         """Give up: a waiting job goes at once, a running one before its next forward."""
         ticket.given_up.set()
         with self._changed:
-            if ticket in self._waiting:
-                self._waiting.remove(ticket)
+            if ticket in self._turns:
+                self._turns.leave(ticket)
                 self._tell_positions()
 
     def close(self) -> None:
         """Give all jobs up and wait for the thread to end; it doesn't outlive the process."""
         with self._changed:
             self._closed = True
-            for ticket in (*self._waiting, *([self._current] if self._current else [])):
+            for ticket in self._turns:
                 ticket.given_up.set()
-            self._waiting.clear()
+                self._turns.leave(ticket)
+            if self._current is not None:
+                self._current.given_up.set()
             self._changed.notify()
         if self._thread is not None:
             self._thread.join(FAREWELL)
@@ -81,25 +93,32 @@ class Line:
             self._thread = threading.Thread(target=self._serve, name="local-engine", daemon=True)
             self._thread.start()
 
-    def _position(self, ticket: Ticket) -> int:
-        return self._waiting.index(ticket) + (self._current is not None)
+    def _admit(self, owner: str) -> None:
+        mine, left = self._turns.held_by(owner), self._longest - len(self._turns)
+        if self._closed:
+            raise BackendUnavailable(backend="local", reason="it is closing")
+        if left <= 0:
+            raise BackendUnavailable(backend="local", reason=f"{self._longest} jobs wait already")
+        if mine >= left:
+            raise BackendUnavailable(backend="local", reason=f"{mine} of your jobs wait already")
 
     def _tell_positions(self) -> None:
-        for ticket in self._waiting:
-            ticket.hear(Queued(self._position(ticket)))
+        for position, ticket in enumerate(self._turns.order(), self._current is not None):
+            ticket.tell_position(position)
 
     def _serve(self) -> None:
         while (ticket := self._next()) is not None:
             self._run(ticket)
             with self._changed:
                 self._current = None
+                self._turns.done()
                 self._tell_positions()
 
     def _next(self) -> Ticket | None:
         """The next job; None at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._waiting)
-            self._current = None if self._closed else self._waiting.popleft()
+            self._changed.wait_for(lambda: self._closed or self._turns)
+            self._current = None if self._closed else self._turns.next()
             return self._current
 
     def _run(self, ticket: Ticket) -> None:
@@ -109,3 +128,8 @@ class Line:
             ticket.hear(exc)
         else:
             ticket.hear(Finished(result))
+
+
+def _wish(ticket: Ticket) -> Wish:
+    files = frozenset(str(lora.local) for lora, _ in ticket.job.loras)
+    return Wish(ticket.owner, files, estimated_seconds(ticket.job.request))
