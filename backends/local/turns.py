@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Final, Generic, TypeVar
 
-PATIENCE: Final = 0.9  # not 1: turns cost changes of adapters, and twice as long is enough
-SPARE: Final = 2.4  # seconds of work; an image of 1024 × 1024 pixels is 0.6
+PATIENCE: Final = 0.8  # not 1: taking turns costs changes of adapters, and they wait for those
+SPARE: Final = 1.8  # seconds of work; an image of 1024 × 1024 pixels is 0.6
 LEAD: Final = 1.2  # seconds of work
 RECENT: Final = 8  # sets of adapters that an engine is taken to hold; it keeps 2 GiB of factors
 
@@ -102,12 +102,7 @@ class Turns(Generic[K]):
         """An engine's job has ended, in whatever way."""
         self._virtual += self._running[engine].seconds / len(self._owners())
         del self._running[engine]
-        owners = self._owners()
-        self._account = {
-            owner: until
-            for owner, until in self._account.items()
-            if owner in owners or (owners and until > self._virtual)  # an empty line forgets all
-        }
+        self._forget()
 
     def order(self) -> list[K]:
         """The waiting jobs in the order in which they would begin if no other came."""
@@ -122,6 +117,18 @@ class Turns(Generic[K]):
             found.append(future.next(engine))
             heappush(free, (now + future._running[engine].seconds, engine))
         return found
+
+    def _forget(self) -> None:
+        """Who has nothing in the line and owes nothing; everything, once the line is empty."""
+        owners = self._owners()
+        if not owners:
+            self._virtual = 0.0
+        self._fresh &= owners
+        self._account = {
+            owner: until
+            for owner, until in self._account.items()
+            if owner in owners or (owners and until > self._virtual)
+        }
 
     def _choose(self, engine: int) -> K:
         """What rule 3 says of what rule 2 leaves of what rule 1 leaves; of equals the oldest."""

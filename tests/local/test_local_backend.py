@@ -17,7 +17,6 @@ from backends.base import Resources
 from backends.local import backend as module
 from backends.local.backend import LocalBackend
 from backends.local.job import Job, Stopped
-from backends.local.line import Line, Ticket
 from backends.local.options import LocalOptions
 from generation.errors import (
     AdapterUnavailable,
@@ -143,28 +142,26 @@ async def test_closing_the_stream_stops_the_running_job_and_the_next_one_runs(
     assert isinstance((await events_of(backend, prompt="second"))[-1], Finished)
 
 
-def test_a_full_line_refuses_with_its_length() -> None:
-    go = threading.Event()
+async def test_the_line_knows_whose_job_it_is(backend: LocalBackend, desk: Desk) -> None:
+    """So a visitor's first job comes before another's second."""
 
-    def work(job: Job, *_: Any) -> GenerationResult:
-        go.wait(PATIENCE)
-        return GenerationResult(images=(), seed=0)
+    async def of(owner: str, prompt: str) -> list[Event]:
+        stream = backend.generate(wanted(prompt=prompt), Resources(owner=owner))
+        return [event async for event in stream]
 
-    line = Line(work, longest=2)
-    heard: list[Any] = []
-    tickets = [Ticket(Job(wanted()), heard.append) for _ in range(4)]
-    line.join(tickets[0])
-    deadline = threading.Event()
-    while line._waiting and not deadline.wait(0.002):
-        pass
-    line.join(tickets[1])
-    line.join(tickets[2])
-    with pytest.raises(BackendUnavailable, match="2 jobs wait already"):
-        line.join(tickets[3])
-    go.set()
-    line.close()
-    with pytest.raises(BackendUnavailable, match="closing"):
-        line.join(tickets[3])
+    prompts = [("ann", "1"), ("ann", "2"), ("ann", "3"), ("bob", "4")]
+    streams = []
+    for owner, prompt in prompts:
+        streams.append(asyncio.create_task(of(owner, prompt)))
+        await asyncio.sleep(0.01)
+    await until(lambda: desk.begun == ["1"])
+    for _, prompt in prompts:
+        desk.gate(prompt).set()
+    async with asyncio.timeout(PATIENCE):
+        told = await asyncio.gather(*streams)
+    assert desk.begun == ["1", "4", "2", "3"]
+    assert [e.position for e in told[3] if isinstance(e, Queued)] == [1, 0]
+    assert [e.position for e in told[1] if isinstance(e, Queued)][:2] == [1, 2]
 
 
 async def test_close_ends_the_running_job_and_the_thread(desk: Desk) -> None:
