@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.local.turns import LEAD, PATIENCE, SPARE, Files, Turns, Wish
@@ -15,6 +15,8 @@ SIZES = (0.1, 0.6, 2.4)
 SETS: tuple[Files, ...] = tuple(map(frozenset, ((), ("a",), ("b",), ("a", "b"), ("c",))))
 OWNERS = ("ann", "bob", "cy", "di")
 ROUNDING = 1e-9
+
+steady = settings(deadline=None, derandomize=True, database=None)
 
 wishes = st.builds(Wish, st.sampled_from(OWNERS), st.sampled_from(SETS), st.sampled_from(SIZES))
 Happening = Wish | int | None
@@ -80,6 +82,7 @@ class Play:
 # -- 1: bounded ----------------------------------------------------------------
 
 
+@steady
 @given(happenings, st.integers(1, 3))
 def test_nobody_is_passed_by_more_than_is_promised(
     happenings: list[Happening], engines: int
@@ -94,6 +97,7 @@ def test_nobody_is_passed_by_more_than_is_promised(
         assert sum(wish.seconds for wish in passed) <= promised + ROUNDING
 
 
+@steady
 @given(
     st.lists(wishes, max_size=20),
     st.sampled_from(SIZES),
@@ -120,6 +124,7 @@ def test_a_stream_of_newcomers_starves_nobody(
 # -- 2: fair -------------------------------------------------------------------
 
 
+@steady
 @given(
     st.lists(st.sampled_from(SETS), min_size=1, max_size=30),
     st.integers(0, 30),
@@ -148,16 +153,15 @@ def test_a_first_job_is_the_very_next_with_one_set_of_adapters() -> None:
         assert game.begun[-1] == key
 
 
+@steady
 @given(
     st.integers(1, 20),
     st.lists(st.sampled_from(SETS), min_size=40, max_size=40),
     st.sampled_from(SIZES),
-    st.booleans(),
 )
-def test_two_who_both_wait_get_as_much(
-    each: int, sets: list[Files], size: float, in_turns: bool
-) -> None:
-    owners = ["ann", "bob"] * each if in_turns else ["ann"] * each + ["bob"] * each
+def test_two_who_both_wait_get_as_much(each: int, sets: list[Files], size: float) -> None:
+    """Who came as early: a long line that was there before has rule 1 on its side."""
+    owners = ["ann", "bob"] * each
     game = Play.on()
     game.come(*(Wish(owner, files, size) for owner, files in zip(owners, sets, strict=False)))
     game.end_all()
@@ -202,6 +206,7 @@ def test_giving_up_costs_nothing() -> None:
     assert game.begun[-2:] == [bobs, anns]
 
 
+@steady
 @given(happenings, happenings)
 def test_an_empty_line_has_forgotten_who_had_what(
     earlier: list[Happening], later: list[Happening]
@@ -222,6 +227,7 @@ def _without_files(happening: Happening) -> Happening:
 # -- 3: thrifty ----------------------------------------------------------------
 
 
+@steady
 @given(st.lists(st.sampled_from(SETS[1:]), min_size=1, max_size=20))
 def test_equal_claims_change_adapters_once_a_set(sets: list[Files]) -> None:
     """Of visitors with one small job each, nobody's patience is in the way."""
@@ -257,6 +263,7 @@ def test_each_engine_gets_jobs_of_its_own_adapters() -> None:
 # -- what is told, and that it is no matter of chance --------------------------
 
 
+@steady
 @given(happenings, st.integers(1, 3))
 def test_the_order_names_every_waiting_job_once_and_changes_nothing(
     happenings: list[Happening], engines: int
@@ -269,6 +276,7 @@ def test_the_order_names_every_waiting_job_once_and_changes_nothing(
     assert game.begun == quiet.begun
 
 
+@steady
 @given(happenings)
 def test_the_order_is_what_happens_if_nobody_else_comes(happenings: list[Happening]) -> None:
     game = Play.on().play(happenings)
@@ -278,6 +286,7 @@ def test_the_order_is_what_happens_if_nobody_else_comes(happenings: list[Happeni
     assert game.begun[before:] == told
 
 
+@steady
 @given(happenings, st.permutations(OWNERS), st.permutations("abc"))
 def test_names_make_no_difference(
     happenings: list[Happening], owners: list[str], letters: list[str]
@@ -293,6 +302,7 @@ def test_names_make_no_difference(
     assert Play.on().play(happenings).begun == Play.on().play(renamed).begun
 
 
+@steady
 @given(happenings)
 def test_what_is_over_takes_no_memory(happenings: list[Happening]) -> None:
     game = Play.on().play(happenings)
