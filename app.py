@@ -8,25 +8,34 @@ import sys
 
 from pydantic import ValidationError
 
+import zerogpu
 from backends.registry import available, choose
 from generation.errors import PlaygroundError
 from history.store import History
 from jobs import Runner
 from lora_registry.registry import Registry
-from settings import VERSION, Settings, help_text
+from settings import ON_SPACE, VERSION, Settings, help_text
 from ui.launch import launch
-from ui.page import Site, build_page
+from ui.page import Page, Site, build_page
 from ui.visitor import Visitors
+
+demo: Page | None = None
+"""The page once it is built, by the name under which Gradio's reload on a Space looks for it."""
 
 
 def main() -> None:
-    """Parse the command line and serve until interrupted."""
+    """Parse the command line and serve."""
     parser = argparse.ArgumentParser(
         description="Z-Image Turbo LoRA Playground.",
         epilog=help_text(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args()
+    run()
+
+
+def run() -> None:
+    """Serve until interrupted; what is wrong with the settings is said in a sentence."""
     # A host that stops us gets the same clean end as Ctrl+C: posts in flight are awaited.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -40,6 +49,8 @@ def main() -> None:
 
 def serve(settings: Settings) -> None:
     """Open the data folder, take up unfinished jobs, show the page."""
+    global demo
+    zerogpu.register()
     data_dir, database_url = settings.data_dir, settings.database_url
     with History.open(data_dir, database_url, app_version=VERSION) as history:
         if history.notice:
@@ -52,8 +63,10 @@ def serve(settings: Settings) -> None:
         runner.start()
         try:
             first = choose(settings.backend, runner.backends)
-            site = Site(runner, registry, visitors, first, server_key=settings.fal_key is not None)
-            launch(build_page(site), runner, registry, visitors)
+            has_key = settings.fal_key is not None
+            site = Site(runner, registry, visitors, first, has_key, settings.keeps_history)
+            demo = build_page(site)
+            launch(demo, runner, registry, visitors)
         finally:
             runner.close()
             registry.close()
@@ -61,3 +74,5 @@ def serve(settings: Settings) -> None:
 
 if __name__ == "__main__":
     main()
+elif __name__ == "app" and ON_SPACE:
+    run()  # imported by somebody whose own `demo.launch()` would show a page without its look

@@ -12,12 +12,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 VERSION: Final = "0.1.0"
 ON_SPACE: Final = "SPACE_ID" in os.environ  # set by Hugging Face in every Space
+SPACE_STORAGE: Final = Path("/data")  # where a Space mounts its storage, if it has any
 
 
 def default_data_dir() -> Path:
     """The platform's data folder; on a Space the mounted storage, if there is one."""
-    if ON_SPACE and os.access("/data", os.W_OK):
-        return Path("/data/z-image-playground")
+    if ON_SPACE and os.access(SPACE_STORAGE, os.W_OK):
+        return SPACE_STORAGE / "z-image-playground"
     return user_data_path("z-image-playground", appauthor=False)
 
 
@@ -86,6 +87,15 @@ class Settings(BaseSettings):
         alias="PLAYGROUND_MODE",
         description="public keeps every visitor's history apart (the default on a Space).",
     )
+
+    @property
+    def keeps_history(self) -> bool:
+        """Whether history outlives a restart: on a Space's own disk it doesn't.
+
+        A folder that the owner named is taken for one that lasts.
+        """
+        named = "data_dir" in self.model_fields_set
+        return not ON_SPACE or named or self.data_dir.is_relative_to(SPACE_STORAGE)
 
 
 def help_text() -> str:

@@ -46,7 +46,15 @@
     │   ├── DatabaseNewer       a newer playground wrote it
     │   ├── DatabaseAddressWrong  no such database can be opened
     │   └── NotInHistory        no such job for this visitor
-    └── RecipeMissing           a dropped image holds no recipe
+    ├── RecipeMissing           a dropped image holds no recipe
+    └── DeployError             the page couldn't be put on a Space
+        ├── HubTokenMissing     nobody is signed in to the Hub
+        ├── HubTokenRejected    401
+        ├── SpaceNotPermitted   403
+        ├── SpaceUnpaid         402
+        ├── SpaceNameTaken      a Space of that name is something else
+        ├── SpaceRefused        any other answer, or none, with the step it belongs to
+        └── FolderNotEmpty      the folder for its files holds others
 
 `message` and `hint` are templates over the error's facts, so that the page can
 say them in another language and the journal can keep them.
@@ -414,3 +422,55 @@ class NotInHistory(StorageError):
 class RecipeMissing(PlaygroundError):
     message = "This image carries no recipe."
     hint = "Drop an original file: screenshots and re-saved copies lose their recipe."
+
+
+# -- putting it on a Space -----------------------------------------------------
+
+
+class DeployError(PlaygroundError):
+    """`python -m deploy.space` ended before it was done; what was done stays."""
+
+
+class HubTokenMissing(DeployError):
+    message = "Nobody is signed in to the Hugging Face Hub here."
+    hint = "Run `hf auth login`, or set HF_TOKEN to a token that may write."
+
+
+class HubTokenRejected(DeployError):
+    message = "The Hub doesn't accept this token."
+    hint = "Make one that may write at huggingface.co/settings/tokens, then run `hf auth login`."
+
+
+class SpaceNotPermitted(DeployError):
+    """Facts: `doing`, the step, and `space`."""
+
+    message = "This token isn't allowed to {doing} {space!r}."
+    hint = "Use a token with write access to that owner's Spaces, or an owner that is you."
+
+
+class SpaceUnpaid(DeployError):
+    """Facts: `doing`, the step, and `space`."""
+
+    message = "The Hub asks to be paid before it will {doing} {space!r}."
+    hint = "Free accounts: add --hardware zero-a10g; else add a payment method to your account."
+
+
+class SpaceNameTaken(DeployError):
+    """Facts: `space`."""
+
+    message = "The Space {space!r} exists and is something else."
+    hint = "Choose another name; or delete that Space first, if nobody misses it."
+
+
+class SpaceRefused(DeployError):
+    """Facts: `doing`, the step, `space`, and `reason`."""
+
+    message = "The Hub didn't {doing} {space!r} ({reason})."
+    hint = "Run the same command again: it goes on where it ended."
+
+
+class FolderNotEmpty(DeployError):
+    """Facts: `folder`."""
+
+    message = "The folder {folder!r} has files in it already."
+    hint = "Name a new one, or empty it first."

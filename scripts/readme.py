@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from deploy.kinds import KINDS, card, gradio_floor  # noqa: E402
 from generation.parsing import bounds  # noqa: E402
 from generation.request import GenerationRequest, ImageSizePreset  # noqa: E402
 from settings import Settings  # noqa: E402
@@ -37,8 +38,14 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
+def front_matter() -> str:
+    """The card of a hosted Space, on the oldest gradio that requirements.txt takes."""
+    return f"---\n{card(KINDS['hosted'], gradio_floor())}\n---\n"
+
+
 def render(text: str) -> str:
-    """README's text with its derived parts renewed."""
+    """README's text with its derived parts renewed; its front matter makes it a Space's."""
+    text = re.sub(r"\A---\n.*?\n---\n", lambda _: front_matter(), text, flags=re.DOTALL)
     for name, content in {"parameters": parameter_table(), "settings": settings_table()}.items():
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         pattern = re.compile(f"{begin}.*?{end}", re.DOTALL)

@@ -11,6 +11,7 @@ import gradio as gr
 
 from history.records import Job, State
 from jobs import Runner
+from ui.header import Render
 from ui.live import actions
 from ui.markup import Html, join, tag
 from ui.texts import Language, explain, say
@@ -20,8 +21,11 @@ ASSETS: Final = Path(__file__).parent / "assets"
 PAGE: Final = 36
 
 
-def history_gallery(runner: Runner, visitors: Visitors) -> gr.HTML:
-    """The gallery; its script asks for pages and acts on cards."""
+def history_gallery(runner: Runner, visitors: Visitors, lasts: bool) -> tuple[gr.HTML, Render]:
+    """The gallery, whose script asks for pages and acts on cards, with what fills it at first.
+
+    `lasts`: whether history outlives a restart of the server.
+    """
 
     async def list_jobs(asked: dict[str, Any], request: gr.Request) -> dict[str, Any]:
         jobs = await asyncio.to_thread(
@@ -37,17 +41,21 @@ def history_gallery(runner: Runner, visitors: Visitors) -> gr.HTML:
             "before": jobs[-1].id if len(jobs) == PAGE else None,
         }
 
-    return gr.HTML(
+    def render(request: gr.Request) -> str:
+        return toolbar(language(request), lasts)
+
+    component = gr.HTML(
         "",
         elem_id="gallery",
         apply_default_css=False,
         js_on_load=(ASSETS / "history.js").read_text("utf-8"),
         server_functions=[list_jobs, actions(runner, visitors)],
     )
+    return component, render
 
 
-def toolbar(tongue: Language) -> str:
-    """Search, favourites, and where the cards go."""
+def toolbar(tongue: Language, lasts: bool) -> str:
+    """Search, favourites, everything to take away, and where the cards go."""
     search = say(tongue, "history.search")
     return join(
         tag(
@@ -56,9 +64,12 @@ def toolbar(tongue: Language) -> str:
                 aria_label=search),
             tag("button", say(tongue, "history.favourites"), type="button",
                 class_="history-favourites", aria_pressed="false"),
+            tag("a", say(tongue, "history.zip"), href="./history.zip", download=True,
+                class_="history-zip"),
             tag("span", say(tongue, "history.drop"), class_="note"),
             class_="history-bar",
         ),  # fmt: skip
+        None if lasts else tag("p", say(tongue, "history.fleeting"), class_="history-fleeting"),
         tag("div", class_="history-days"),
         tag("button", say(tongue, "history.more"), type="button", class_="history-more",
             hidden=True),

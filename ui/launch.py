@@ -19,11 +19,12 @@ from ui.theme import ASSETS, STYLES, theme
 from ui.visitor import Visitors
 
 MAX_THREADS: Final = 1000  # also caps Gradio's async handlers, which here only wait
+MAX_WAITING: Final = 10_000  # events; not said, Gradio allows a single one on ZeroGPU
 
 
 def launch(page: gr.Blocks, runner: Runner, registry: Registry, visitors: Visitors) -> None:
     """Serve the page until the process is interrupted."""
-    page.queue(default_concurrency_limit=None)
+    page.queue(default_concurrency_limit=None, max_size=MAX_WAITING)
     page.launch(
         theme=theme(),
         css_paths=STYLES,
@@ -38,6 +39,7 @@ def launch(page: gr.Blocks, runner: Runner, registry: Registry, visitors: Visito
         ssr_mode=False,
         strict_cors=True,
         share=False,
+        pwa=False,
         app_kwargs={
             "routes": routes(runner, registry, visitors),
             "middleware": [
@@ -51,5 +53,6 @@ def launch(page: gr.Blocks, runner: Runner, registry: Registry, visitors: Visito
 def known_hosts() -> frozenset[str]:
     """The names under which this page may be asked for; bare addresses always may."""
     root = urlsplit(os.environ.get("GRADIO_ROOT_PATH", "")).hostname
-    named = (os.environ.get("GRADIO_SERVER_NAME"), os.environ.get("SPACE_HOST"), root)
+    spaces = os.environ.get("SPACE_HOST", "").split(",")  # with a domain of its own there are two
+    named = (os.environ.get("GRADIO_SERVER_NAME"), root, *map(str.strip, spaces))
     return frozenset({"localhost", *filter(None, named)})

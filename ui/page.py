@@ -33,6 +33,7 @@ class Site:
     visitors: Visitors
     backend: str
     server_key: bool
+    keeps_history: bool = True
 
 
 class Page(gr.Blocks):
@@ -49,7 +50,7 @@ class Page(gr.Blocks):
         return config
 
 
-def build_page(site: Site) -> gr.Blocks:
+def build_page(site: Site) -> Page:
     """The whole page, ready to launch."""
     i18n = translations()
     with Page(
@@ -76,7 +77,9 @@ def build_page(site: Site) -> gr.Blocks:
             with gr.Tab(i18n("tab.adapters"), id="adapters"):
                 finder = adapter_grid(site.registry)
             with gr.Tab(i18n("tab.history"), id="history"):
-                gallery = history_gallery(site.runner, site.visitors)
+                gallery, render_toolbar = history_gallery(
+                    site.runner, site.visitors, site.keeps_history
+                )
         draft = gr.BrowserState({}, storage_key=DRAFT, secret=DRAFT)  # nothing secret is in it
         wiring.connect(
             site.runner,
@@ -91,6 +94,7 @@ def build_page(site: Site) -> gr.Blocks:
                 recipe,
                 live,
                 gallery,
+                render_toolbar,
                 finder,
                 tabs,
                 draft,

@@ -23,6 +23,7 @@ class Parts:
     recipe: Recipe
     live: gr.HTML
     gallery: gr.HTML
+    render_toolbar: Render
     finder: gr.HTML
     tabs: gr.Tabs
     draft: gr.BrowserState

@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from generation.errors import InvalidRequest, NotInHistory, PlaygroundError
@@ -20,12 +20,14 @@ from generation.events import Running
 from generation.imagefile import MAX_BYTES
 from jobs import Runner
 from lora_registry.registry import Registry
+from ui.archive import stored_images, zip_of
 from ui.recipes import restore_recipe
 from ui.texts import explain
 from ui.visitor import Visitors, language
 
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 NEVER = {"Cache-Control": "no-store"}
+AS_ZIP = {"Content-Disposition": 'attachment; filename="z-image-playground.zip"'}
 
 
 def routes(runner: Runner, registry: Registry, visitors: Visitors) -> list[Route]:
@@ -45,6 +47,14 @@ def routes(runner: Runner, registry: Registry, visitors: Visitors) -> list[Route
             return Response(status_code=404, headers=NEVER)
         return Response(preview, media_type="image/jpeg", headers=NEVER)
 
+    async def archive(request: Request) -> Response:
+        try:
+            owner = visitors.owner(request)
+        except NotInHistory:
+            return Response(status_code=404, headers=NEVER)
+        parts = zip_of(stored_images(runner.history, owner))
+        return StreamingResponse(parts, media_type="application/zip", headers=NEVER | AS_ZIP)
+
     async def recipe(request: Request) -> Any:
         return restore_recipe(await _body(request))
 
@@ -58,6 +68,7 @@ def routes(runner: Runner, registry: Registry, visitors: Visitors) -> list[Route
 
     return [
         Route("/adapter", _as_json(adapter), methods=["POST"]),
+        Route("/history.zip", archive),
         Route("/media/{job}/live", live),
         Route("/media/{job}/{index:int}", media),
         Route("/media/{job}/{index:int}/{what}", media),

@@ -62,12 +62,11 @@ class Gate:
             return
         refusal = _refusal(scope, self.hosts)
         if refusal is not None:
-            await refusal(scope, receive, _decorated(send, None, scope["scheme"]))
+            await refusal(scope, receive, _decorated(send))
             return
         token = self._name_visitor(scope)
-        await self.app(
-            scope, _Capped(receive, _most(scope)), _decorated(send, token, scope["scheme"])
-        )
+        answer = _decorated(send, token, secure=_is_https(scope))
+        await self.app(scope, _Capped(receive, _most(scope)), answer)
 
     def _name_visitor(self, scope: Scope) -> str | None:
         """Give a first request its cookie already, so that its own answer has an owner."""
@@ -151,7 +150,14 @@ def _is_foreign(headers: Headers) -> bool:
     return not host or host not in (headers.get("host"), headers.get("x-forwarded-host"))
 
 
-def _decorated(send: Send, token: str | None, scheme: str) -> Send:
+def _is_https(scope: Scope) -> bool:
+    """Whether the browser speaks HTTPS, if only to the proxy: a Space's isn't on this machine,
+    so uvicorn doesn't take its word."""
+    told: str = Headers(scope=scope).get("x-forwarded-proto", scope["scheme"])
+    return told.split(",")[0].strip() == "https"
+
+
+def _decorated(send: Send, token: str | None = None, *, secure: bool = False) -> Send:
     async def answer(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
@@ -162,7 +168,7 @@ def _decorated(send: Send, token: str | None, scheme: str) -> Send:
             if token is not None:
                 # A Space is shown in a frame of another site: Lax would drop the cookie there.
                 https = "SameSite=None; Secure; Partitioned"
-                sites = https if scheme == "https" else "SameSite=Lax"
+                sites = https if secure else "SameSite=Lax"
                 year = 365 * 24 * 3600
                 cookie = f"{COOKIE}={token}; Path=/; HttpOnly; Max-Age={year}; {sites}"
                 headers.append("set-cookie", cookie)

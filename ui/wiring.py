@@ -22,7 +22,6 @@ from jobs import Runner
 from ui.adapters_tab import finder
 from ui.create import ADVANCED, ability
 from ui.header import backend_status
-from ui.history_tab import toolbar
 from ui.markup import join, tag
 from ui.parts import Parts
 from ui.recipes import control_values, request_values
@@ -55,7 +54,7 @@ def _header(runner: Runner, visitors: Visitors, i18n: gr.I18n, parts: Parts) -> 
     def open_page(backend: str, draft: dict[str, Any], request: gr.Request) -> dict[Any, Any]:
         return {
             parts.account: parts.render_account(request),
-            parts.gallery: toolbar(language(request)),
+            parts.gallery: parts.render_toolbar(request),
             parts.finder: finder(language(request)),
             parts.status: status(backend, request),
             parts.recipe.notice: _word_from_the_start(runner.history.notice),

@@ -30,8 +30,17 @@ from ui.texts import catalogue, translations
 from ui.visitor import Visitors
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("generation", "lora_format", "backends", "lora_registry", "history", "jobs", "ui")
-MODULES = ("app", "settings", "outbound")
+PARTS = (
+    "generation",
+    "lora_format",
+    "backends",
+    "lora_registry",
+    "history",
+    "jobs",
+    "ui",
+    "deploy",
+)
+MODULES = ("app", "settings", "outbound", "zerogpu")
 
 # app → ui → jobs → backends, lora_registry, history → generation; the three don't know each other.
 MAY_IMPORT = {
@@ -44,13 +53,25 @@ MAY_IMPORT = {
     "lora_registry": {"generation", "lora_format", "outbound"},
     "jobs": {"backends", "lora_registry", "history", "generation"},
     "ui": {"jobs", "backends", "lora_registry", "history", "generation"},
-    "app": {"ui", "jobs", "backends", "lora_registry", "history", "generation", "settings"},
+    "app": {
+        "ui",
+        "jobs",
+        "backends",
+        "lora_registry",
+        "history",
+        "generation",
+        "settings",
+        "zerogpu",
+    },
+    "zerogpu": set(),
+    "deploy": {"generation", "settings"},
 }
 ONLY_IN = {
     "gradio": ("ui/", "app.py"),
     "gradio_client": (),
     "fal_client": ("backends/hosted.py", "backends/fal_storage.py"),
-    "huggingface_hub": ("lora_registry/", "backends/local/"),
+    "huggingface_hub": ("lora_registry/", "backends/local/", "deploy/"),
+    "spaces": ("zerogpu.py",),
     "torch": ("backends/local/",),
     "diffusers": ("backends/local/",),
     "pytest": (),

@@ -1,0 +1,1 @@
+"""Bringing the page to where others can use it. Not part of what runs there."""
