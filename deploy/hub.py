@@ -8,8 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import httpx
-from huggingface_hub import HfApi, SpaceInfo, Volume
+import httpx2
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    SpaceHardware,
+    SpaceInfo,
+    Volume,
+)
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from deploy.kinds import MARK
@@ -23,7 +30,8 @@ from generation.errors import (
 from settings import SPACE_STORAGE
 
 SLEEP: Final = 30 * 60  # seconds without a visitor after which paid hardware stops billing
-FREE: Final = ("cpu-basic", "zero-a10g")  # whose sleep isn't ours to set
+CommitOperation = CommitOperationAdd | CommitOperationDelete
+FREE: Final = (SpaceHardware.CPU_BASIC, SpaceHardware.ZERO_A10G)  # whose sleep isn't ours to set
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class Wanted:
     folder: Path
     variables: Mapping[str, str]
     secrets: Mapping[str, str]
-    hardware: str | None = None
+    hardware: SpaceHardware | None = None
     bucket: str | None = None
     private: bool = False
 
@@ -51,27 +59,26 @@ def publish(api: HfApi, wanted: Wanted) -> None:
     if found is None:
         _create(api, wanted)
     for name, value in wanted.variables.items():
-        with _step("set a variable", wanted):
+        with _step("set a variable of", wanted):
             api.add_space_variable(wanted.space, name, value)
     for name, value in wanted.secrets.items():
-        with _step("set a secret", wanted):
+        with _step("set a secret of", wanted):
             api.add_space_secret(wanted.space, name, value)
     if wanted.bucket is not None:
         mounted = Volume(type="bucket", source=wanted.bucket, mount_path=str(SPACE_STORAGE))
-        with _step("mount the bucket", wanted):
+        with _step("mount the bucket on", wanted):
             api.set_space_volumes(wanted.space, [mounted])
     _upload(api, wanted)
-    if found is not None and wanted.hardware not in (None, _hardware(found)):
-        with _step("change the hardware", wanted):
-            api.request_space_hardware(
-                wanted.space, str(wanted.hardware), sleep_time=_sleep(wanted.hardware)
-            )
+    hardware = wanted.hardware
+    if found is not None and hardware is not None and hardware != _hardware(found):
+        with _step("change the hardware of", wanted):
+            api.request_space_hardware(wanted.space, hardware, sleep_time=_sleep(hardware))
 
 
 def _found(api: HfApi, space: str) -> SpaceInfo | None:
     """The Space if it exists and is one of these, or has no program yet."""
     try:
-        with _step("look for the Space", None, space):
+        with _step("look for", None, space):
             info = api.space_info(space)
     except RepositoryNotFoundError:
         return None
@@ -83,33 +90,42 @@ def _found(api: HfApi, space: str) -> SpaceInfo | None:
 
 
 def _create(api: HfApi, wanted: Wanted) -> None:
-    with _step("create the Space", wanted):
+    with _step("create", wanted):
         api.create_repo(
             wanted.space,
             repo_type="space",
             space_sdk="gradio",
             private=wanted.private,
-            space_hardware=wanted.hardware,  # type: ignore[arg-type]  # its name is enough
+            space_hardware=wanted.hardware,
             space_sleep_time=_sleep(wanted.hardware),
         )
 
 
 def _upload(api: HfApi, wanted: Wanted) -> None:
-    with _step("upload the files", wanted):
-        api.upload_folder(
-            repo_id=wanted.space,
-            repo_type="space",
-            folder_path=wanted.folder,
-            delete_patterns="*",
+    """One commit, for each starts a build; `upload_folder` may make several of it."""
+    with _step("write the files of", wanted):
+        there = api.list_repo_files(wanted.space, repo_type="space")
+        api.create_commit(
+            wanted.space,
+            list(_operations(wanted.folder, set(there) - {".gitattributes"})),
             commit_message="Bring the page up to date",
+            repo_type="space",
         )
+
+
+def _operations(folder: Path, there: set[str]) -> Iterator[CommitOperation]:
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        there.discard(name)
+        yield CommitOperationAdd(name, path)
+    yield from (CommitOperationDelete(name) for name in there)
 
 
 def _hardware(info: SpaceInfo) -> str | None:
     return info.runtime.requested_hardware if info.runtime else None
 
 
-def _sleep(hardware: str | None) -> int | None:
+def _sleep(hardware: SpaceHardware | None) -> int | None:
     return None if hardware is None or hardware in FREE else SLEEP
 
 
@@ -125,7 +141,7 @@ def _step(doing: str, wanted: Wanted | None, space: str = "") -> Iterator[None]:
         raise SpaceRefused(doing=doing, space=name, reason="not found") from None
     except HfHubHTTPError as exc:
         raise _refusal(exc.response.status_code, doing, name) from None
-    except (httpx.HTTPError, ValueError, OSError) as exc:
+    except (httpx2.HTTPError, ValueError, OSError) as exc:
         raise SpaceRefused(doing=doing, space=name, reason=type(exc).__name__) from None
 
 

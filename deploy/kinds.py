@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from huggingface_hub import SpaceCardData
+from huggingface_hub import SpaceCardData, SpaceHardware
 from packaging.requirements import Requirement
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -25,13 +25,17 @@ LOCAL: Final = "requirements-local.txt"
 
 @dataclass(frozen=True)
 class Kind:
-    """One way to run as a Space; `limits` are added to what requirements files ask for."""
+    """One way to run as a Space.
+
+    `startup` is how long the Hub waits for the first answer. `limits` are added to what the
+    requirements files ask for. `secrets` are asked for.
+    """
 
     name: str
     about: str
-    suggested_hardware: str
+    suggested_hardware: SpaceHardware
     startup: str
-    required_hardware: str | None = None
+    needs_hardware: bool = True
     requirements: tuple[str, ...] = (PAGE,)
     limits: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -44,7 +48,8 @@ KINDS: Final = {
         Kind(
             "hosted",
             about="images from fal's endpoint, or the demo without a key",
-            suggested_hardware="cpu-basic",
+            suggested_hardware=SpaceHardware.CPU_BASIC,
+            needs_hardware=False,
             startup="15m",
             secrets=("FAL_KEY",),
         ),
@@ -52,8 +57,7 @@ KINDS: Final = {
             "gpu",
             about="images from the Space's own GPU",
             # The transformer twice (one stays pristine) and the text encoder: about 33 GB.
-            suggested_hardware="l40sx1",
-            required_hardware="l40sx1",
+            suggested_hardware=SpaceHardware.L40SX1,
             startup="1h",
             requirements=(PAGE, LOCAL),
             variables={"PLAYGROUND_BACKEND": "local"},
@@ -61,8 +65,7 @@ KINDS: Final = {
         Kind(
             "zerogpu",
             about="images from a GPU that is lent for each of them",
-            suggested_hardware="zero-a10g",
-            required_hardware="zero-a10g",
+            suggested_hardware=SpaceHardware.ZERO_A10G,
             startup="1h",
             requirements=(PAGE, LOCAL),
             limits={"torch": "<2.12"},  # the newest that the hardware takes
@@ -90,7 +93,7 @@ def card(kind: Kind, sdk_version: str) -> SpaceCardData:
         hf_oauth=True,
         # A visitor's own adapters: gated ones of others, private ones of theirs. Nothing to write.
         hf_oauth_scopes=["gated-repos", "read-repos"],
-        suggested_hardware=kind.suggested_hardware,
+        suggested_hardware=kind.suggested_hardware.value,
         startup_duration_timeout=kind.startup,
     )
 

@@ -1,7 +1,4 @@
-"""Puts the page on a Hugging Face Space: python -m deploy.space OWNER/NAME --kind hosted
-
-A second run brings the Space up to date. `--dry-run DIR` only writes the Space's files.
-"""
+"""Puts the page on a Hugging Face Space: python -m deploy.space OWNER/NAME --kind hosted"""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from huggingface_hub import HfApi, get_token
+from huggingface_hub import HfApi, SpaceHardware, get_token
 
 from deploy.folder import write_folder
 from deploy.hub import Wanted, publish
@@ -51,7 +48,7 @@ def deploy(options: argparse.Namespace, ask: Ask) -> None:
             folder=Path(folder),
             variables=dict(kind.variables) | dict(options.variable),
             secrets=secrets,
-            hardware=options.hardware or kind.required_hardware,
+            hardware=options.hardware or (kind.suggested_hardware if kind.needs_hardware else None),
             bucket=options.bucket,
             private=options.private,
         )
@@ -67,7 +64,10 @@ def _asked(names: Sequence[str], ask: Ask) -> dict[str, str]:
 
 def _parser() -> argparse.ArgumentParser:
     kinds = "; ".join(f"{kind.name}: {kind.about}" for kind in KINDS.values())
-    parser = argparse.ArgumentParser("python -m deploy.space", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m deploy.space",
+        description="Put the page on a Hugging Face Space; a second run brings it up to date.",
+    )
     parser.add_argument("space", type=_space, metavar="OWNER/NAME")
     parser.add_argument("--kind", choices=KINDS, default="hosted", help=kinds)
     parser.add_argument("--dry-run", type=Path, metavar="DIR", help="only write the files there")
@@ -78,7 +78,10 @@ def _parser() -> argparse.ArgumentParser:
         "--variable", action="append", default=[], type=_variable, metavar="NAME=VALUE",
         help="a setting that everybody may read",
     )  # fmt: skip
-    parser.add_argument("--hardware", help="the Hub's name for it; paid ones sleep after 30 min")
+    parser.add_argument(
+        "--hardware", type=_hardware, metavar="NAME",
+        help="another than the kind's, such as zero-a10g; paid ones sleep after 30 minutes",
+    )  # fmt: skip
     parser.add_argument(
         "--bucket", metavar="OWNER/NAME", help="a storage bucket that keeps the history"
     )
@@ -90,6 +93,14 @@ def _space(text: str) -> str:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"{text!r} is no OWNER/NAME, such as jane/playground")
     return text
+
+
+def _hardware(text: str) -> SpaceHardware:
+    try:
+        return SpaceHardware(text)
+    except ValueError:
+        names = ", ".join(hardware.value for hardware in SpaceHardware)
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {names}") from None
 
 
 def _variable(text: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -99,24 +100,31 @@ class Playground:
 
 @contextlib.contextmanager
 def playground(
-    directory: Path, *environments: Mapping[str, str], program: tuple[str, ...] = APP
+    directory: Path,
+    *environments: Mapping[str, str],
+    program: tuple[str, ...] = APP,
+    cwd: Path = ROOT,
+    python: str = sys.executable,
 ) -> Iterator[Playground]:
     """Run the page until the block ends; `environments` are laid over a clean one."""
     directory.mkdir(parents=True, exist_ok=True)
     extra = {name: value for some in environments for name, value in some.items()}
-    page = _started(directory, clean_environment(directory, extra), program)
+    environment = clean_environment(directory, extra)
+    page = _started(directory, partial(run_python, program, cwd=cwd, python=python), environment)
     try:
         yield page
     finally:
         page.kill()
 
 
-def _started(directory: Path, environment: dict[str, str], program: tuple[str, ...]) -> Playground:
+def _started(
+    directory: Path, run: Callable[..., subprocess.Popen[bytes]], environment: dict[str, str]
+) -> Playground:
     number = len(list(directory.glob("playground-*.log")))
     log_path = directory / f"playground-{number}.log"
     # Where the search for a port begins: Gradio takes the next one if this is gone meanwhile.
     environment = {**environment, "GRADIO_SERVER_PORT": str(free_port())}
-    page = Playground(run_python(program, environment, log_path), "", directory, log_path)
+    page = Playground(run(environment, log_path), "", directory, log_path)
     try:
         page.url = wait_for("an address", lambda: _address(page), PATIENCE)
         wait_for("HTTP 200", lambda: _answers(page), PATIENCE)
@@ -129,7 +137,8 @@ def _started(directory: Path, environment: dict[str, str], program: tuple[str, .
 def _address(page: Playground) -> str | None:
     assert page.process.poll() is None, "it ended"
     found = ADDRESS.search(page.log())
-    return found[1] if found else None
+    # All addresses of this machine; the tests use one.
+    return found[1].replace("0.0.0.0", "127.0.0.1") if found else None
 
 
 def _answers(page: Playground) -> bool:
@@ -139,13 +148,18 @@ def _answers(page: Playground) -> bool:
 
 
 def run_python(
-    arguments: tuple[str, ...], environment: Mapping[str, str], log_path: Path
+    arguments: tuple[str, ...],
+    environment: Mapping[str, str],
+    log_path: Path,
+    *,
+    cwd: Path = ROOT,
+    python: str = sys.executable,
 ) -> subprocess.Popen[bytes]:
     """A Python that writes to a file and can't outlive its time, not even without its test."""
     with log_path.open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-c", BOUNDED, *arguments],
-            cwd=ROOT,
+            [python, "-c", BOUNDED, *arguments],
+            cwd=cwd,
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=log,
