@@ -26,6 +26,7 @@ def space(
     directory = tmp_path_factory.mktemp("space")
     with started(installed(directory), request.param, directory) as running:
         yield running
+        assert running.terminate() == 0
     assert "Launching demo not found" not in running.log() or request.param == "import app"
 
 
