@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -52,11 +54,11 @@ def test_the_hosted_kind_lives_there(tmp_path: Path) -> None:
         with started(installed(tmp_path), "python app.py", tmp_path, settings, bare) as page:
             assert told == ["/startup-report"]
             with Browser(page) as visitor:
-                asked = {"prompt": "a fox", "backend": "demo", "image_size": "square"}
-                joins = [
-                    visitor.http.post("/gradio_api/call/v2/generate", json=asked) for _ in "abc"
-                ]
-                assert [join.status_code for join in joins] == [200] * 3
-                images, _ = visitor.call("generate", **asked)
+                asked = {"prompt": "a fox", "image_size": "square"}
+                with ThreadPoolExecutor(16) as crowd:
+                    post = partial(visitor.http.post, "/gradio_api/call/v2/estimate_cost")
+                    joins = list(crowd.map(lambda _: post(json=asked), range(64)))
+                assert [join.status_code for join in joins] == [200] * 64
+                images, _ = visitor.call("generate", backend="demo", **asked)
                 assert images
             assert page.terminate() == 0
