@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from huggingface_hub import HfApi
 
 from deploy import space
 from deploy.folder import write_folder
-from deploy.kinds import KINDS
+from deploy.kinds import KINDS, ROOT
 from tests.standins.spaces import TOKEN, Space, SpacesStandIn
 
 NAME = "jane/light-table"
@@ -206,3 +207,10 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
 
 def test_the_number_of_files_is_told(tmp_path: Path) -> None:
     assert write_folder(KINDS["hosted"], "6.31.0", tmp_path) == len(files_of(tmp_path))
+
+
+def test_the_readmes_command_is_one(tmp_path: Path) -> None:
+    command = ".venv/bin/python -m deploy.space "
+    (line,) = (row for row in (ROOT / "README.md").read_text().splitlines() if command in row)
+    run(*shlex.split(line.removeprefix(command)), "--dry-run", str(tmp_path))
+    assert (tmp_path / "app.py").is_file()

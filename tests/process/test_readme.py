@@ -1,9 +1,8 @@
-"""The README is executed: its commands, its example, its derived tables, its Space card."""
+"""The README is executed: its commands, its example, its derived parts."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import re
 import signal
@@ -12,7 +11,6 @@ import sys
 from pathlib import Path
 
 import httpx
-import yaml
 
 from tests.process.playground import ROOT, clean_environment, free_port, playground, wait_for
 
@@ -95,23 +93,3 @@ def test_every_picture_and_file_that_is_linked_exists() -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
-
-
-def test_the_front_matter_is_a_valid_space() -> None:
-    card = yaml.safe_load(README.split("---")[1])
-    assert card["sdk"] == "gradio"
-    assert card["app_file"] == "app.py"
-    assert len(card["short_description"]) <= 60
-    assert card["colorFrom"] in COLOURS and card["colorTo"] in COLOURS
-    assert card["sdk_version"] == _floor("gradio")
-    assert importlib.metadata.version("gradio") >= card["sdk_version"]
-
-
-COLOURS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
-
-
-def _floor(package: str) -> str:
-    """A package's floor in requirements.txt, as three numbers."""
-    found = re.search(rf"^{package}>=(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
-    assert found
-    return ".".join([*found[1].split("."), "0"][:3])

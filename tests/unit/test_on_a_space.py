@@ -76,12 +76,13 @@ def test_whether_history_outlives_a_restart(
 ) -> None:
     monkeypatch.setattr(settings, "ON_SPACE", on_space)
     monkeypatch.setattr(settings, "SPACE_STORAGE", tmp_path / "data")
-    named = {} if folder is None else {"PLAYGROUND_DATA_DIR": str(folder)}
-    assert Settings(_env_file=None, **named).keeps_history is kept
+    monkeypatch.setenv("PLAYGROUND_DATA_DIR", str(folder or ""))
+    assert Settings(_env_file=None).keeps_history is kept
 
 
 def test_mounted_storage_is_used_and_lasts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(settings, "ON_SPACE", True)
     monkeypatch.setattr(settings, "SPACE_STORAGE", tmp_path)
+    monkeypatch.delenv("PLAYGROUND_DATA_DIR", raising=False)
     found = Settings(_env_file=None)
     assert found.data_dir == tmp_path / "z-image-playground" and found.keeps_history
