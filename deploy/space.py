@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None, ask: Ask = getpass.getpass) -> 
             deploy(options, ask)
     except PlaygroundError as exc:
         sys.exit(str(exc))
+    except (EOFError, KeyboardInterrupt):
+        sys.exit("Stopped. Run the same command again to go on.")
 
 
 def deploy(options: argparse.Namespace, ask: Ask) -> None:

@@ -168,6 +168,16 @@ def test_a_token_that_is_wrong(hub: SpacesStandIn, monkeypatch: pytest.MonkeyPat
     assert "doesn't accept this token" in refused(NAME)
 
 
+@pytest.mark.parametrize("ending", [EOFError, KeyboardInterrupt])
+def test_a_question_that_nobody_answers(ending: type[BaseException], hub: SpacesStandIn) -> None:
+    def ask(_: str) -> str:
+        raise ending
+
+    with pytest.raises(SystemExit, match="Stopped"):
+        space.main([NAME], ask)
+    assert hub.seen == []
+
+
 def test_no_token(hub: SpacesStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(space, "get_token", lambda: None)
     said = refused(NAME)
