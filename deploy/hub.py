@@ -17,7 +17,7 @@ from huggingface_hub import (
     SpaceInfo,
     Volume,
 )
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 
 from deploy.kinds import MARK
 from generation.errors import (
@@ -59,29 +59,28 @@ def publish(api: HfApi, wanted: Wanted) -> None:
     if found is None:
         _create(api, wanted)
     for name, value in wanted.variables.items():
-        with _step("set a variable of", wanted):
+        with _step("set a variable of", wanted.space):
             api.add_space_variable(wanted.space, name, value)
     for name, value in wanted.secrets.items():
-        with _step("set a secret of", wanted):
+        with _step("set a secret of", wanted.space):
             api.add_space_secret(wanted.space, name, value)
     if wanted.bucket is not None:
         mounted = Volume(type="bucket", source=wanted.bucket, mount_path=str(SPACE_STORAGE))
-        with _step("mount the bucket on", wanted):
+        with _step("mount the bucket on", wanted.space):
             api.set_space_volumes(wanted.space, [mounted])
     _upload(api, wanted)
     hardware = wanted.hardware
     if found is not None and hardware is not None and hardware != _hardware(found):
-        with _step("change the hardware of", wanted):
+        with _step("change the hardware of", wanted.space):
             api.request_space_hardware(wanted.space, hardware, sleep_time=_sleep(hardware))
 
 
 def _found(api: HfApi, space: str) -> SpaceInfo | None:
     """The Space if it exists and is one of these, or has no program yet."""
-    try:
-        with _step("look for", None, space):
-            info = api.space_info(space)
-    except RepositoryNotFoundError:
-        return None
+    with _step("look for", space):
+        if not api.repo_exists(space, repo_type="space"):
+            return None
+        info = api.space_info(space)
     tags = info.card_data.tags if info.card_data else None
     files = {file.rfilename for file in info.siblings or ()}
     if MARK not in (tags or ()) and "app.py" in files:
@@ -90,7 +89,7 @@ def _found(api: HfApi, space: str) -> SpaceInfo | None:
 
 
 def _create(api: HfApi, wanted: Wanted) -> None:
-    with _step("create", wanted):
+    with _step("create", wanted.space):
         api.create_repo(
             wanted.space,
             repo_type="space",
@@ -103,7 +102,7 @@ def _create(api: HfApi, wanted: Wanted) -> None:
 
 def _upload(api: HfApi, wanted: Wanted) -> None:
     """One commit, for each starts a build; `upload_folder` may make several of it."""
-    with _step("write the files of", wanted):
+    with _step("write the files of", wanted.space):
         there = api.list_repo_files(wanted.space, repo_type="space")
         api.create_commit(
             wanted.space,
@@ -130,19 +129,14 @@ def _sleep(hardware: SpaceHardware | None) -> int | None:
 
 
 @contextmanager
-def _step(doing: str, wanted: Wanted | None, space: str = "") -> Iterator[None]:
+def _step(doing: str, space: str) -> Iterator[None]:
     """Name what went wrong. The Hub's own words stay out: they may repeat what was sent."""
-    name = wanted.space if wanted else space
     try:
         yield
-    except RepositoryNotFoundError:
-        if wanted is None:
-            raise
-        raise SpaceRefused(doing=doing, space=name, reason="not found") from None
     except HfHubHTTPError as exc:
-        raise _refusal(exc.response.status_code, doing, name) from None
+        raise _refusal(exc.response.status_code, doing, space) from None
     except (httpx2.HTTPError, ValueError, OSError) as exc:
-        raise SpaceRefused(doing=doing, space=name, reason=type(exc).__name__) from None
+        raise SpaceRefused(doing=doing, space=space, reason=type(exc).__name__) from None
 
 
 def _refusal(status: int, doing: str, space: str) -> Exception:

@@ -51,6 +51,7 @@ KINDS: Final = {
             suggested_hardware=SpaceHardware.CPU_BASIC,
             needs_hardware=False,
             startup="15m",
+            variables={"PLAYGROUND_BACKEND": "auto"},
             secrets=("FAL_KEY",),
         ),
         Kind(
