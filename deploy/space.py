@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None, ask: Ask = getpass.getpass) -> 
             deploy(options, ask)
     except PlaygroundError as exc:
         sys.exit(str(exc))
+    except OSError as exc:
+        sys.exit(f"The files can't be written: {exc}. Name another folder.")
     except (EOFError, KeyboardInterrupt):
         sys.exit("Stopped. Run the same command again to go on.")
 

@@ -216,6 +216,12 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     assert files_of(tmp_path) == {"mine": b"x"}
 
 
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = refused(NAME, "--dry-run", str(tmp_path / "file"))
+    assert "can't be written" in said and "another folder" in said
+
+
 def test_the_number_of_files_is_told(tmp_path: Path) -> None:
     assert write_folder(KINDS["hosted"], "6.31.0", tmp_path) == len(files_of(tmp_path))
 
