@@ -63,6 +63,7 @@ def serve(settings: Settings) -> None:
         runner.start()
         try:
             first = choose(settings.backend, runner.backends)
+            runner.backends[first].start()
             has_key = settings.fal_key is not None
             site = Site(runner, registry, visitors, first, has_key, settings.keeps_history)
             demo = build_page(site)

@@ -105,6 +105,14 @@ class Backend(Protocol):
         """Follow work that was submitted earlier; without `Submitted`."""
         ...
 
+    def start(self) -> None:
+        """Begin to get ready, if that takes long; returns at once.
+
+        Called when the page starts with this backend, perhaps from another
+        thread. What fails is told to the next job.
+        """
+        ...
+
     async def close(self) -> None:
         """Let go of connections and workers; called once, at the end."""
         ...

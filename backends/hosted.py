@@ -137,6 +137,9 @@ class HostedBackend:
         fetcher = Fetcher(self._client(""), trusted=trusted, seconds=self._pace.media)
         return await fetch(image, fetcher, self._pace)
 
+    def start(self) -> None:
+        """Nothing to get ready."""
+
     async def close(self) -> None:
         """Close the connections."""
         for client in self._clients.values():

@@ -18,6 +18,8 @@
     │       └── RateLimited     429, with the seconds to wait
     ├── JobError
     │   ├── JobFailed           accepted, then failed on the endpoint
+    │   ├── EngineFailed        failed on this machine, and the engine goes on
+    │   ├── EngineCrashed       the engine's own process ended under it
     │   ├── JobExpired          the endpoint no longer knows it
     │   ├── JobOverdue          not finished by the deadline; still running there
     │   ├── JobCancelled        somebody stopped it; for a caller who waits
@@ -221,7 +223,7 @@ class RateLimited(Refused):
 
 
 class JobError(PlaygroundError):
-    """The endpoint took the job, and it did not end as hoped."""
+    """The job was taken, and it did not end as hoped."""
 
 
 class JobFailed(JobError):
@@ -229,6 +231,23 @@ class JobFailed(JobError):
 
     message = "The endpoint failed while making the image: {reason}."
     hint = "This job is {billing}. Generate again, or change the request."
+
+
+class EngineFailed(JobError):
+    """Facts: `reason`. Nothing of it is billed."""
+
+    message = "The local engine failed while making the image: {reason}."
+    hint = "Generate again, or change the request; the server's log says where it failed."
+
+
+class EngineCrashed(JobError):
+    """Facts: `reason`, how its process ended."""
+
+    message = "The local engine crashed while making the image: {reason}."
+    hint = (
+        "The page goes on, and the next job starts the engine anew. Generate again; if it "
+        "repeats, try a smaller size or fewer images, or another backend."
+    )
 
 
 class JobExpired(JobError):

@@ -86,6 +86,9 @@ class DemoBackend:
             raise MediaExpired
         return await asyncio.to_thread(check_image, image.data)
 
+    def start(self) -> None:
+        """Nothing to get ready."""
+
     async def close(self) -> None:
         """Nothing is held between two streams."""
 

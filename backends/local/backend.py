@@ -1,35 +1,31 @@
-"""The local backend: the engine in its own thread, as a stream of events.
+"""The local backend: what it can do here, and jobs handed in at its desk.
 
-Nothing here imports torch: the page starts without it, and says what to install.
+Nothing here imports torch, nor does anything else in the page's process: the page
+starts without it, and says what to install.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import pkgutil
+import platform
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 from backends.base import CancelOutcome, Capabilities, Resources
-from backends.local.job import Job, Stop, Stopped, Tell
-from backends.local.line import Line, Ticket, Work
+from backends.local.desk import Desk, EngineDesk
+from backends.local.job import Job
 from backends.local.options import LocalOptions
-from generation.errors import (
-    BackendUnavailable,
-    JobCancelled,
-    JobFailed,
-    MediaExpired,
-    PackagesMissing,
-    PlaygroundError,
-)
-from generation.events import Event, Finished, Handle, Running
+from backends.local.process import EngineProcess
+from generation.errors import BackendUnavailable, MediaExpired, PackagesMissing
+from generation.events import Event, Finished, Handle
 from generation.imagefile import CheckedImage, check_image
 from generation.request import GenerationRequest
-from generation.result import GenerationResult, ImageFile
+from generation.result import ImageFile
 
 PACKAGES: Final = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "psutil")
 IGNORED: Final = ("acceleration",)
@@ -40,17 +36,15 @@ class LocalBackend:
     """Z-Image Turbo on this machine. Image i of a request uses seed + i.
 
     There is no handle: a job lives in its stream, and one that a restart
-    interrupted runs again from the same seed. `work` makes the engine's `run`
-    in the engine's thread, when the first job is there.
+    interrupted runs again from the same seed. `desk` is where jobs go: one
+    engine in a process of its own, unless something else is given.
     """
 
     name = "local"
 
-    def __init__(self, options: LocalOptions, work: Callable[[LocalOptions], Work] | None = None):
+    def __init__(self, options: LocalOptions, desk: Desk | None = None) -> None:
         self._options = options
-        self._make = work or _engine
-        self._work: Work | None = None
-        self._line = Line(self._run)
+        self._desk = desk or EngineDesk(EngineProcess(options))
 
     def capabilities(self, resources: Resources) -> Capabilities:
         """Ready with its packages and a GPU, or with the processor if that was asked for."""
@@ -70,26 +64,16 @@ class LocalBackend:
     async def generate(
         self, request: GenerationRequest, resources: Resources
     ) -> AsyncIterator[Event]:
-        """Wait in line, then follow the engine; closing the stream stops it within one step.
+        """Follow the job from its desk; closing the stream stops it within one step.
 
         Raises:
             PlaygroundError: what kept the job from being done; the engine goes on.
         """
         self.capabilities(resources).check(request)
         job = Job.of(request, resources.lora_files)
-        heard: asyncio.Queue[Event | BaseException] = asyncio.Queue()
-        ticket = Ticket(job, _across(asyncio.get_running_loop(), heard), resources.owner)
-        self._line.join(ticket)
-        try:
-            while True:
-                event = await heard.get()
-                if isinstance(event, BaseException):
-                    raise _translated(event) from event
+        async with aclosing(self._desk.stream(job, resources.owner)) as events:  # type: ignore[type-var]
+            async for event in events:
                 yield _named(event, job.request)
-                if isinstance(event, Finished):
-                    return
-        finally:
-            self._line.leave(ticket)
 
     def resume(self, handle: Handle, resources: Resources) -> AsyncIterator[Event]:
         """Never: a stream without `Submitted` leaves nothing to resume."""
@@ -109,44 +93,14 @@ class LocalBackend:
             raise MediaExpired
         return await asyncio.to_thread(check_image, image.data)
 
+    def start(self) -> None:
+        """Start the engine, if it could run: loading the model takes longer than an image."""
+        if _problem(self._options) is None:
+            self._desk.start()
+
     async def close(self) -> None:
-        """End the running job before its next forward, and the thread with it."""
-        await asyncio.to_thread(self._line.close)
-
-    def _run(self, job: Job, tell: Tell, stop: Stop) -> GenerationResult:
-        """In the line's thread."""
-        if self._work is None:
-            tell(Running(logs=("Starting PyTorch",)))
-            self._work = self._make(self._options)
-        return self._work(job, tell, stop)
-
-
-def _engine(options: LocalOptions) -> Work:
-    """The real one; here begins what needs torch, in seconds that only a job should wait for."""
-    from backends.local.engine import Engine
-
-    return Engine(options).run
-
-
-def _across(
-    loop: asyncio.AbstractEventLoop, heard: asyncio.Queue[Event | BaseException]
-) -> Callable[[Event | BaseException], None]:
-    """From the line's thread into the loop of whoever listens; nobody may, at the end."""
-
-    def hear(event: Event | BaseException) -> None:
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(heard.put_nowait, event)
-
-    return hear
-
-
-def _translated(failure: BaseException) -> PlaygroundError:
-    if isinstance(failure, PlaygroundError):
-        return failure
-    if isinstance(failure, Stopped):
-        return JobCancelled()
-    reason = f"{type(failure).__name__}: {failure}"[:300]
-    return JobFailed(reason=reason, billing="not charged")
+        """End the running job, and the engine with it."""
+        await self._desk.close()
 
 
 def _named(event: Event, request: GenerationRequest) -> Event:
@@ -162,6 +116,9 @@ def _problem(options: LocalOptions) -> BackendUnavailable | None:
     if missing := [name for name in PACKAGES if name not in _installed()]:
         listed = ", ".join(missing)
         return PackagesMissing(backend="local", reason="packages", packages=listed)
+    if platform.system() == "Windows":
+        reason = "on Windows it runs inside WSL"  # only there can a process inherit a socket
+        return BackendUnavailable(backend="local", reason=reason)
     if options.device != "cpu" and not _has_gpu():
         reason = "this machine shows no GPU; PLAYGROUND_LOCAL_DEVICE=cpu does without, slowly"
         return BackendUnavailable(backend="local", reason=reason)

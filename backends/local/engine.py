@@ -27,6 +27,7 @@ from backends.local.safety import UNCHECKED, Checker, blackened, load_checker
 from generation.errors import BackendUnavailable, InvalidRequest
 from generation.events import Running
 from generation.lora_file import LoraFile
+from generation.request import GenerationRequest
 from generation.result import AppliedLora, GenerationResult
 
 
@@ -74,6 +75,16 @@ class Engine:
         self._loaded: Loaded | None = None
         self._checker: Checker | None = None
         self._adapters: Adapters | None = None  # not before there is one to apply
+
+    def warm_up(self, tell: Tell, stop: Stop) -> None:
+        """Load what a job with the request's own defaults needs, before there is one.
+
+        Raises:
+            BackendUnavailable: a job will raise it again, or have more luck.
+            Stopped: `stop` said so.
+        """
+        with torch.no_grad():
+            self._prepare(Run(Job(GenerationRequest(prompt="warm-up")), tell, stop))
 
     def run(self, job: Job, tell: Tell, stop: Stop) -> GenerationResult:
         """One job from prompt to files. `tell` is called with what happens meanwhile.

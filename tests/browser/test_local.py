@@ -135,3 +135,10 @@ def test_history_gives_the_recipe_back(local: Page, tmp_path: Path) -> None:
     card = local.locator("#gallery .card", has_text="To be found again").first
     card.locator('[data-action="restore"]').click()
     expect(local.locator("#seed input")).to_have_value("99")
+
+
+def test_the_pages_process_never_loads_torch(local: Page, local_site: Playground) -> None:
+    """Whose faults would be the page's, and whose work would take its interpreter."""
+    made(local, "Elsewhere")
+    libraries = Path(f"/proc/{local_site.process.pid}/maps").read_text("utf-8")
+    assert ".so" in libraries and "torch" not in libraries

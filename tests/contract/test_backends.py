@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from itertools import pairwise
@@ -17,6 +18,7 @@ from backends.base import Backend, CancelOutcome, Resources
 from backends.demo import DemoBackend
 from backends.hosted import HostedBackend
 from backends.local.backend import LocalBackend
+from backends.local.desk import EngineDesk
 from backends.local.line import Work
 from backends.local.options import LocalOptions
 from backends.registry import BACKENDS, available
@@ -29,15 +31,17 @@ from generation.result import GenerationResult, Receipt, make_receipt
 from settings import Settings
 from tests.faults.bench import KEY, QUICK
 from tests.faults.seen import Seen
+from tests.local.kept_here import KeptHere
 from tests.standins.adapters import adapter
 from tests.standins.fal import FalStandIn
 
 NOTHING: Final = Resources()
 SETTINGS: Final = Settings(fal_key=SecretStr(KEY), _env_file=None)
 FILES: Final[dict[str, LoraFile]] = {}
+TINY: Final = LocalOptions("tiny", device="cpu")
 AT_FULL_SPEED: Final[dict[str, Callable[[], Backend]]] = {
     "hosted": lambda: HostedBackend(SecretStr(KEY), QUICK),
-    "local": lambda: LocalBackend(LocalOptions("tiny", device="cpu"), _tiny_engine),
+    "local": lambda: LocalBackend(TINY, EngineDesk(KeptHere(TINY, _tiny_engine))),
     "demo": lambda: DemoBackend(pace=0),
 }
 
@@ -153,6 +157,15 @@ async def test_a_backend_that_isnt_ready_refuses_every_request() -> None:
         await events_of(keyless, wanted())
     assert keyless.capabilities(Resources(fal_key=SecretStr(KEY))).problem is None
     await keyless.close()
+
+
+@every_backend
+async def test_a_start_is_at_once_and_may_be_repeated(backend: Backend, seen: Seen) -> None:
+    began = time.monotonic()
+    backend.start()
+    backend.start()
+    assert time.monotonic() - began < 1
+    assert seen.connections() == []
 
 
 # -- the stream ----------------------------------------------------------------

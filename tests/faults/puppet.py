@@ -59,6 +59,7 @@ class Puppet:
     name: str = "puppet"
     keys: list[str | None] = field(default_factory=list)
     works: dict[str, Work] = field(default_factory=dict)
+    started: int = 0
     closed: int = 0
 
     def work(self, prompt: str) -> Work:
@@ -128,6 +129,9 @@ class Puppet:
         if work.media:
             raise work.media
         return PICTURE
+
+    def start(self) -> None:
+        self.started += 1
 
     async def close(self) -> None:
         self.closed += 1

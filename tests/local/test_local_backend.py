@@ -16,13 +16,15 @@ import pytest
 from backends.base import Resources
 from backends.local import backend as module
 from backends.local.backend import LocalBackend
+from backends.local.desk import EngineDesk
 from backends.local.job import Job, Stopped
+from backends.local.line import Work
 from backends.local.options import LocalOptions
 from generation.errors import (
     AdapterUnavailable,
     BackendUnavailable,
+    EngineFailed,
     InvalidRequest,
-    JobFailed,
     MediaExpired,
     PackagesMissing,
     PlaygroundError,
@@ -32,6 +34,7 @@ from generation.request import LoraRef
 from generation.result import GenerationResult, ImageFile
 from settings import Settings
 from tests.local.engine_bench import wanted
+from tests.local.kept_here import KeptHere
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTHING = Resources()
@@ -67,6 +70,11 @@ class Desk:
         return GenerationResult(images=(), seed=job.request.seed or 0, prompt=prompt)
 
 
+def behind_a_desk(make: Callable[[LocalOptions], Work]) -> LocalBackend:
+    options = LocalOptions("unused", device="cpu")
+    return LocalBackend(options, EngineDesk(KeptHere(options, make)))
+
+
 @pytest.fixture
 def desk() -> Desk:
     return Desk()
@@ -74,7 +82,7 @@ def desk() -> Desk:
 
 @pytest.fixture
 async def backend(desk: Desk) -> AsyncIterator[LocalBackend]:
-    made = LocalBackend(LocalOptions("unused", device="cpu"), lambda _options: desk.work)
+    made = behind_a_desk(lambda _options: desk.work)
     yield made
     await made.close()
 
@@ -165,7 +173,7 @@ async def test_the_line_knows_whose_job_it_is(backend: LocalBackend, desk: Desk)
 
 
 async def test_close_ends_the_running_job_and_the_thread(desk: Desk) -> None:
-    backend = LocalBackend(LocalOptions("unused", device="cpu"), lambda _options: desk.work)
+    backend = behind_a_desk(lambda _options: desk.work)
     stream = asyncio.create_task(events_of(backend, prompt="first"))
     await until(lambda: desk.begun == ["first"])
     await backend.close()
@@ -190,9 +198,9 @@ async def test_an_engines_error_reaches_the_stream_and_the_line_goes_on(
         desk.gate(prompt).set()
     with pytest.raises(InvalidRequest, match="is too much"):
         await events_of(backend, prompt="a")
-    with pytest.raises(JobFailed, match="RuntimeError: a kernel failed.*not charged"):
+    with pytest.raises(EngineFailed, match="local engine failed.*RuntimeError: a kernel failed"):
         await events_of(backend, prompt="b")
-    with pytest.raises(JobFailed, match="KeyError"):
+    with pytest.raises(EngineFailed, match="KeyError"):
         await events_of(backend, prompt="c")
     assert isinstance((await events_of(backend, prompt="d"))[-1], Finished)
 
@@ -201,8 +209,8 @@ async def test_an_engine_that_cant_be_made_is_an_error_of_the_job() -> None:
     def broken(_options: LocalOptions) -> Any:
         raise ImportError("libcudart.so: cannot open shared object file")
 
-    backend = LocalBackend(LocalOptions("unused", device="cpu"), broken)
-    with pytest.raises(JobFailed, match="libcudart"):
+    backend = behind_a_desk(broken)
+    with pytest.raises(EngineFailed, match="libcudart"):
         await events_of(backend)
     await backend.close()
 
@@ -226,6 +234,30 @@ async def test_a_field_that_nothing_honours_is_named(backend: LocalBackend, desk
     desk.gate("a fox").set()
     finished = (await events_of(backend, acceleration="high", sync_mode=True))[-1]
     assert isinstance(finished, Finished) and finished.result.ignored == ("acceleration",)
+
+
+async def test_a_pool_of_engines_can_stand_in_for_the_one() -> None:
+    """All that a desk is asked: jobs with their owners in, events out, a start and an end."""
+    seen: list[Any] = []
+
+    class Pool:
+        def start(self) -> None:
+            seen.append("start")
+
+        async def stream(self, job: Job, owner: str) -> AsyncIterator[Event]:
+            seen.append((job.request.prompt, owner))
+            yield Running(1, 8)
+            yield Finished(GenerationResult(images=(), seed=7))
+
+        async def close(self) -> None:
+            seen.append("close")
+
+    backend = LocalBackend(LocalOptions("unused", device="cpu"), Pool())
+    backend.start()
+    events = [event async for event in backend.generate(wanted(), Resources(owner="me"))]
+    await backend.close()
+    assert [type(event) for event in events] == [Running, Finished]
+    assert seen == ["start", ("a fox", "me"), "close"]
 
 
 # -- ready or not --------------------------------------------------------------
@@ -257,10 +289,27 @@ def test_it_is_ready_with_a_gpu_or_where_the_processor_was_asked_for(
     assert ready or "PLAYGROUND_LOCAL_DEVICE=cpu" in str(problem)
 
 
-async def test_a_backend_that_isnt_ready_takes_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_windows_it_says_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Windows")
+    problem = LocalBackend(LocalOptions("m", device="cpu")).capabilities(NOTHING).problem
+    assert "inside WSL" in str(problem)
+
+
+async def test_a_backend_that_isnt_ready_starts_nothing_and_takes_no_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(module, "_has_gpu", lambda: False)
+    options = LocalOptions("m")
+    engine = KeptHere(options, lambda _options: Desk().work)
+    backend = LocalBackend(options, EngineDesk(engine))
+    backend.start()
     with pytest.raises(BackendUnavailable):
-        await events_of(LocalBackend(LocalOptions("m")))
+        await events_of(backend)
+    assert engine.started == 0
+    monkeypatch.setattr(module, "_has_gpu", lambda: True)
+    backend.start()
+    assert engine.started == 1
+    await backend.close()
 
 
 def test_settings_become_options() -> None:
