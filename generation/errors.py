@@ -43,10 +43,12 @@
     ├── StorageError
     │   ├── DiskFull
     │   ├── DatabaseBusy
+    │   ├── DatabaseUnreachable  its server is away
     │   ├── DataFolderInUse     another playground owns the folder
     │   ├── DataFolderUnusable  it can't be made or written
     │   ├── DatabaseNewer       a newer playground wrote it
     │   ├── DatabaseAddressWrong  no such database can be opened
+    │   ├── DatabaseDriverMissing  its package isn't installed
     │   └── NotInHistory        no such job for this visitor
     ├── RecipeMissing           a dropped image holds no recipe
     └── DeployError             the page couldn't be put on a Space
@@ -407,6 +409,11 @@ class DatabaseBusy(StorageError):
     hint = "Close it, then generate again; nothing is sent while it is locked."
 
 
+class DatabaseUnreachable(StorageError):
+    message = "The history database can't be reached."
+    hint = "Try again in a moment; if it stays away, look at its server. Nothing is sent meanwhile."
+
+
 class DataFolderInUse(StorageError):
     """Facts: `folder`."""
 
@@ -431,6 +438,13 @@ class DatabaseAddressWrong(StorageError):
 
     message = "PLAYGROUND_DATABASE_URL can't be used: {reason}."
     hint = "Correct it, or leave it out: the history is then a file in the data folder."
+
+
+class DatabaseDriverMissing(StorageError):
+    """Facts: `package`."""
+
+    message = "PLAYGROUND_DATABASE_URL needs the package {package}, which isn't installed."
+    hint = "Run: pip install -r requirements-postgres.txt"
 
 
 class NotInHistory(StorageError):

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import errno
+import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    func,
+    inspect,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from generation.errors import (
     DatabaseAddressWrong,
     DatabaseBusy,
+    DatabaseDriverMissing,
     DatabaseNewer,
+    DatabaseUnreachable,
     DiskFull,
     StorageError,
 )
@@ -34,7 +49,11 @@ _FAULTS: Final[dict[object, type[StorageError]]] = {
     sqlite3.SQLITE_FULL: DiskFull,
     "53100": DiskFull,  # PostgreSQL's disk_full
     "55P03": DatabaseBusy,  # lock_not_available
+    "40P01": DatabaseBusy,  # deadlock_detected
 }
+_POSTGRESQL = "postgresql+psycopg"
+_MIGRATING: Final = 0x7A696D67  # the name of the lock that one migration holds
+_IDLE_TIMEOUT: Final = 10.0  # seconds that a paused process may keep others from a row
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -62,9 +81,20 @@ def storage_faults() -> Iterator[None]:
 def _fault(exc: DBAPIError) -> type[StorageError] | None:
     code = _sqlite_code(exc.orig)
     if code is None:
-        code = getattr(exc.orig, "sqlstate", None)
+        return _server_fault(exc, getattr(exc.orig, "sqlstate", None))
     operational = isinstance(exc, OperationalError) or code in _DAMAGED
     return _FAULTS.get(code, StorageError if operational else None)
+
+
+def _server_fault(exc: DBAPIError, state: str | None) -> type[StorageError] | None:
+    """By SQLSTATE; without one, or with 08… and 57P…, nobody was there to answer."""
+    if state in _FAULTS:
+        return _FAULTS[state]
+    operational = isinstance(exc, OperationalError)
+    gone = operational and (state is None or state.startswith(("08", "57P")))
+    if gone or exc.connection_invalidated:
+        return DatabaseUnreachable
+    return StorageError if operational else None
 
 
 def _sqlite_code(exc: BaseException | None) -> int | None:
@@ -77,18 +107,27 @@ def url_of(data_dir: Path, database_url: str | None) -> URL:
     """The address of the journal: one file in the data folder unless another is named.
 
     Raises:
-        DatabaseAddressWrong: no address of SQLAlchemy's, or its driver is missing.
+        DatabaseAddressWrong: neither PostgreSQL's nor SQLite's.
+        DatabaseDriverMissing: the package for it isn't installed.
     """
     if not database_url:
         return URL.create("sqlite", database=str(data_dir / FILE_NAME))
     try:
-        url = make_url(database_url)
+        url = _with_driver(make_url(database_url))
         url.get_dialect().import_dbapi()
-    except ArgumentError as exc:  # whose text may hold the password
+    except (ArgumentError, NoSuchModuleError) as exc:  # whose text may hold the password
         raise DatabaseAddressWrong(reason="it isn't an address of SQLAlchemy's") from exc
     except ImportError as exc:
-        raise DatabaseAddressWrong(reason=f"the package {exc.name} isn't installed") from exc
+        raise DatabaseDriverMissing(package=exc.name or "psycopg") from exc
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise DatabaseAddressWrong(reason="only PostgreSQL and SQLite are known")
     return url
+
+
+def _with_driver(url: URL) -> URL:
+    """PostgreSQL's address as its own tools write it means the driver that we name."""
+    own = url.drivername in ("postgresql", "postgres")
+    return url.set(drivername=_POSTGRESQL) if own else url
 
 
 def open_engine(url: URL, busy_timeout: float = BUSY_TIMEOUT) -> Engine:
@@ -99,13 +138,14 @@ def open_engine(url: URL, busy_timeout: float = BUSY_TIMEOUT) -> Engine:
         DatabaseNewer: a newer playground wrote it.
     """
     options: dict[str, Any] = {"pool_timeout": busy_timeout}
-    if _is_sqlite(url):
+    if is_sqlite(url):
         options["connect_args"] = {"timeout": busy_timeout}
     else:
         options["pool_pre_ping"] = True  # a server may have been restarted meanwhile
+        options["connect_args"] = {"connect_timeout": math.ceil(busy_timeout)}
     engine = create_engine(url, **options)
-    if _is_sqlite(url):
-        event.listen(engine, "connect", _prepare_sqlite)
+    prepare = _prepare_sqlite if is_sqlite(url) else partial(_prepare_server, busy_timeout)
+    event.listen(engine, "connect", prepare)
     try:
         with storage_faults():
             migrate(engine)
@@ -115,7 +155,8 @@ def open_engine(url: URL, busy_timeout: float = BUSY_TIMEOUT) -> Engine:
     return engine
 
 
-def _is_sqlite(url: URL) -> bool:
+def is_sqlite(url: URL) -> bool:
+    """Whether the database is a file, which one process has for itself."""
     return url.get_backend_name() == "sqlite"
 
 
@@ -124,6 +165,14 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # is committed here has been paid for.
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
+
+
+def _prepare_server(busy_timeout: float, connection: Any, _record: object) -> None:
+    """A row that another session holds is waited for as SQLite's file is, and never for good."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = {int(busy_timeout * 1000)}")
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {int(_IDLE_TIMEOUT * 1000)}")
+    connection.commit()
 
 
 # -- migrations ----------------------------------------------------------------
@@ -138,6 +187,8 @@ def migrate(engine: Engine) -> None:
         if connection.dialect.name == "sqlite":
             # The driver opens no transaction for DDL by itself: a kill would leave half a schema.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:  # processes may start together; the second finds nothing left to do
+            connection.execute(select(func.pg_advisory_xact_lock(_MIGRATING)))
         _upgrade(connection)
 
 
@@ -170,7 +221,7 @@ def set_aside_if_damaged(url: URL, busy_timeout: float = BUSY_TIMEOUT) -> str | 
     Reads the whole file once. A file that is locked or not permitted isn't
     damaged, and stays where it is.
     """
-    if not _is_sqlite(url) or url.database in (None, "", ":memory:"):
+    if not is_sqlite(url) or url.database in (None, "", ":memory:"):
         return None
     file = Path(str(url.database))
     if not file.exists() or not _is_damaged(file, busy_timeout):

@@ -1,6 +1,7 @@
 """The image files: whole or not there at all.
 
-    images/2026-11/{job id}-{index}.png      as made, plus the recipe
+    images/2026-11/{job id}-{index}.png      as made, plus the recipe; with its worker in
+                                             the name where several may write it
     previews/2026-11/{job id}-{index}.webp   long side 512 pixels at most, made when first seen
 
 A month has its folder so that none grows without end.
@@ -50,8 +51,10 @@ def _preview(image: Image.Image) -> bytes:
 class ImageFolder:
     """Names and files below the data folder; a name never comes from outside."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, mark: str = "") -> None:
+        """`mark` is in the names of unfinished files: another process may write the same."""
         self._root = root.resolve()
+        self._mark = mark
 
     def path(self, name: str) -> Path:
         """The file of a relative name.
@@ -70,7 +73,7 @@ class ImageFolder:
         for name, data in files:
             path = self.path(name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_whole(path, data)
+            _write_whole(path, data, f"{self._mark}.part")
             folders |= {path.parent, path.parent.parent}
         # Every level, each time: an earlier attempt may have made a folder and gone no further.
         for folder in folders:
@@ -87,9 +90,9 @@ class ImageFolder:
                     os.unlink(entry.path)
 
 
-def image_name(job_id: str, created: datetime, index: int, extension: str) -> str:
+def image_name(job_id: str, created: datetime, index: int, mark: str, extension: str) -> str:
     """Where an image lies, relative to the data folder."""
-    return f"images/{_month(created)}/{job_id}-{index}.{extension}"
+    return f"images/{_month(created)}/{job_id}-{index}{mark}.{extension}"
 
 
 def preview_name(job_id: str, created: datetime, index: int) -> str:
@@ -101,9 +104,9 @@ def _month(created: datetime) -> str:
     return f"{created:%Y-%m}"
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def _write_whole(path: Path, data: bytes, suffix: str) -> None:
     """Write aside, sync, and only then give the file its name."""
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(path.name + suffix)
     try:
         with part.open("wb") as file:
             file.write(data)

@@ -32,7 +32,7 @@ from history.schema import jobs
 
 MAX_QUERY: Final = 500  # characters; each word is one comparison per row
 
-_HIDDEN = ("deleted", "search_text", "cost_usd")  # no part of a `Job`
+_HIDDEN = ("deleted", "search_text", "cost_usd", "worker", "lease_until")  # no part of a `Job`
 _COLUMNS = [column for column in jobs.c if column.name not in _HIDDEN]
 # Built once: putting a statement together costs more CPU than SQLite takes to run it.
 _INSERT = insert(jobs)
@@ -70,8 +70,8 @@ class Journal:
         with storage_faults(), self._engine.connect() as connection:
             return connection.execute(select(func.max(jobs.c.id))).scalar()
 
-    def add(self, job: Job) -> None:
-        """Write a new job down."""
+    def add(self, job: Job, **claim: Any) -> None:
+        """Write a new job down; `claim` says whose it is: see `Claims`."""
         values = {
             "id": job.id,
             "owner": job.owner,
@@ -88,15 +88,24 @@ class Journal:
             "cost_usd": 0.0,
         }
         with storage_faults(), self._engine.begin() as connection:
-            connection.execute(_INSERT, values)
+            connection.execute(_INSERT.values(claim) if claim else _INSERT, values)
 
     def change(self, job_id: str, *conditions: ColumnElement[bool], **values: Any) -> Job | None:
         """Set `values` if the row meets the conditions; the new job, or None where it doesn't."""
-        statement = _UPDATE.where(jobs.c.id == job_id, *conditions)
+        changed = self.change_all(jobs.c.id == job_id, *conditions, **values)
+        return changed[0] if changed else None
+
+    def change_all(self, *conditions: ColumnElement[bool], **values: Any) -> list[Job]:
+        """`change` of every row that meets the conditions, in no order."""
         values["updated"] = datetime.now(UTC)
+        computed = {name: v for name, v in values.items() if isinstance(v, ColumnElement)}
+        statement = _UPDATE.where(*conditions)
+        if computed:  # by the database; these can't be parameters
+            statement = statement.values(computed)
+            values = {name: value for name, value in values.items() if name not in computed}
         with storage_faults(), self._engine.begin() as connection:
-            row = connection.execute(statement, values).one_or_none()
-        return None if row is None else _job(row)
+            rows = connection.execute(statement, values).all()
+        return [_job(row) for row in rows]
 
     def find(self, job_id: str, *conditions: ColumnElement[bool]) -> Job | None:
         """One job."""

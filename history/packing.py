@@ -12,15 +12,18 @@ from history.records import Job, StoredImage
 
 
 def pack(
-    job: Job, index: int, image: CheckedImage, receipt: Receipt, app_version: str
+    job: Job, index: int, image: CheckedImage, receipt: Receipt, app_version: str, mark: str = ""
 ) -> tuple[StoredImage, bytes]:
-    """One image as it will lie in its file, its pixels untouched, and the record of it."""
+    """One image as it will lie in its file, its pixels untouched, and the record of it.
+
+    `mark` becomes a part of the file's name.
+    """
     recipe = make_recipe(job.request, receipt, index=index, app_version=app_version)
     data = embed_recipe(image.data, recipe)
     flags = receipt.has_nsfw_concepts
     record = StoredImage(
         index=index,
-        file=image_name(job.id, job.created, index, image.info.extension),
+        file=image_name(job.id, job.created, index, mark, image.info.extension),
         sha256=hashlib.sha256(data).hexdigest(),
         width=image.info.width,
         height=image.info.height,

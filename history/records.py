@@ -74,6 +74,10 @@ class IllegalTransition(ValueError):
         super().__init__(f"job {job_id!r} is {state}: {step} isn't possible")
 
 
+class LeaseLost(IllegalTransition):
+    """Another process has the job now: who gets this has nothing more to do with it."""
+
+
 def sources(target: State) -> frozenset[State]:
     """The states from which `target` is reached in one step."""
     return frozenset(state for state, targets in TRANSITIONS.items() if target in targets)

@@ -5,11 +5,23 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import JSON, Boolean, Column, DateTime, Float, Index, MetaData, String, Table, Text
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    DateTime,
+    Float,
+    Index,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 """The newest migration; named here so that an up-to-date start imports no Alembic (0.2 s of CPU).
 
 A change of the table is a new file in `migrations/versions` and its name here;
@@ -38,6 +50,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 _Json = JSON(none_as_null=True)
 
 metadata = MetaData()
+_leased = text("worker IS NOT NULL")
 
 jobs = Table(
     "jobs",
@@ -61,6 +74,10 @@ jobs = Table(
     # What `search` looks in, folded here because LIKE folds differently in every database.
     Column("search_text", Text, nullable=False),
     Column("cost_usd", Float, nullable=False),
+    # Only where several processes share the table: see `leases`.
+    Column("worker", String(32)),
+    Column("lease_until", UtcDateTime),
     Index("jobs_by_owner", "owner", "id"),
     Index("jobs_by_state", "state"),
+    Index("jobs_by_worker", "worker", postgresql_where=_leased, sqlite_where=_leased),
 )

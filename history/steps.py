@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import or_
+
 from generation.errors import NotInHistory, PlaygroundError
 from generation.events import Handle
 from generation.result import GenerationResult, ImageFile, Receipt
 from history import journal as rows
-from history.records import IllegalTransition, Job, State, StoredImage, sources
+from history.leases import Claims
+from history.records import IllegalTransition, Job, LeaseLost, State, StoredImage, sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +63,16 @@ def _slim(image: ImageFile) -> ImageFile:
 
 
 class JobSteps:
-    """The runner's half of `History`: the runner knows its jobs, so no owner is asked for."""
+    """The runner's half of `History`: the runner knows its jobs, so no owner is asked for.
 
-    def __init__(self, journal: rows.Journal) -> None:
+    Where several processes share the journal, every step but `request_cancel`
+    raises `LeaseLost` for a job that another one has. A job that waits as
+    UNKNOWN or may be checked again is nobody's: whoever takes a step has it.
+    """
+
+    def __init__(self, journal: rows.Journal, claims: Claims) -> None:
         self._journal = journal
+        self._claims = claims
 
     def advance(
         self,
@@ -87,8 +96,10 @@ class JobSteps:
         """
         if state is State.STORED:
             raise ValueError("STORED is reached through store()")
-        values = Step(state, handle, result, error, receipt).columns()
-        conditions = [rows.in_state(*(sources(state) - {State.FAILED}))]
+        values = Step(state, handle, result, error, receipt).columns() | self._claim(state)
+        # Who posted and lost the job may still learn its handle: then it isn't UNKNOWN.
+        fence = or_(self._claims.mine(), rows.in_state(State.UNKNOWN))
+        conditions = [rows.in_state(*(sources(state) - {State.FAILED})), fence]
         if state is State.SUBMITTED and handle is None:
             conditions.append(rows.has_handle())
         job = self._journal.change(job_id, *conditions, **values)
@@ -102,15 +113,28 @@ class JobSteps:
             if changed:
                 return changed
         without = " without a handle" if job.handle is None and "handle" not in values else ""
-        raise IllegalTransition(job_id, job.state, f"going to {state}{without}")
+        return self._refuse(job_id, f"going to {state}{without}")
 
-    def note(self, job_id: str, error: PlaygroundError | None) -> Job:
-        """Say what an unfinished job waits for, or that it no longer waits.
+    def reached(self, job_id: str, state: State) -> Job | None:
+        """The job, if it is this process's and in that state: a commit may be lost on its way back.
+
+        Only for a state that nobody else could have brought it to.
+        """
+        return self._journal.find(job_id, rows.in_state(state), self._claims.mine())
+
+    def _claim(self, state: State) -> dict[str, Any]:
+        """A job that ended or waits for its visitor is nobody's."""
+        over = state.is_final or state is State.UNKNOWN
+        return self._claims.free() if over else self._claims.taken()
+
+    def note(self, job_id: str, error: PlaygroundError) -> Job:
+        """Say what an unfinished job waits for; it is nobody's, and goes on where its visitor is.
 
         Raises:
             IllegalTransition: the job has ended.
         """
-        job = self._journal.change(job_id, rows.final(False), error=error_column(error))
+        mine, free = (rows.final(False), self._claims.mine()), self._claims.free()
+        job = self._journal.change(job_id, *mine, error=error_column(error), **free)
         return job or self._refuse(job_id, "noting what it waits for")
 
     def request_cancel(self, job_id: str) -> Job:
@@ -128,8 +152,8 @@ class JobSteps:
             IllegalTransition: there is a handle, or nothing is under way.
         """
         job = self._known(job_id)
-        here = (rows.in_state(job.state), rows.has_handle(False))
-        values = Step(State.INTENT).columns() | {"result": None}
+        here = (rows.in_state(job.state), rows.has_handle(False), self._claims.mine())
+        values = Step(State.INTENT).columns() | {"result": None} | self._claim(State.INTENT)
         rewound = self._journal.change(job_id, *here, **values) if job.can_rewind else None
         return rewound or self._refuse(job_id, "rewinding")
 
@@ -144,4 +168,6 @@ class JobSteps:
         return job
 
     def _refuse(self, job_id: str, step: str) -> Job:
-        raise IllegalTransition(job_id, self._known(job_id).state, step)
+        state = self._known(job_id).state
+        mine = self._journal.find(job_id, self._claims.mine())
+        raise (IllegalTransition if mine else LeaseLost)(job_id, state, step)

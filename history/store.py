@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 import threading
 from collections.abc import Sequence
@@ -22,13 +23,15 @@ from generation.result import Receipt
 from history import journal as rows
 from history.database import (
     BUSY_TIMEOUT,
+    is_sqlite,
     open_engine,
     set_aside_if_damaged,
     storage_faults,
     url_of,
 )
 from history.files import ImageFolder, preview_name, preview_of
-from history.lease import take_lease
+from history.folder import take_folder
+from history.leases import SECONDS, Alone, Lease, Leases
 from history.packing import pack
 from history.records import IllegalTransition, Job, State
 from history.steps import JobSteps, stored_columns
@@ -49,17 +52,25 @@ class History(JobSteps):
     """
 
     def __init__(
-        self, folder: Path, lease: FileLock, engine: Engine, notice: str | None, app_version: str
+        self,
+        folder: Path,
+        lock: FileLock,
+        engine: Engine,
+        lease: Lease | None,
+        notice: str | None,
+        app_version: str,
     ) -> None:
         self.notice = notice
         """One sentence about what happened while opening, or None."""
+        self.leases = Leases(engine, lease) if lease else None
+        """The jobs of this process among those of others, or None where there are no others."""
         self._folder = folder
-        self._lease = lease
+        self._lock = lock
         self._engine = engine
         self._app_version = app_version
-        super().__init__(rows.Journal(engine))
+        super().__init__(rows.Journal(engine), lease or Alone())
         self._ids = rows.Ids(self._journal.newest_id())
-        self._images = ImageFolder(folder)
+        self._images = ImageFolder(folder, self._claims.mark)
         self._files = threading.Lock()  # held by whoever removes files or forbids it
         self._writers = [threading.Lock() for _ in range(16)]
 
@@ -71,11 +82,14 @@ class History(JobSteps):
         *,
         busy_timeout: float = BUSY_TIMEOUT,
         app_version: str = "development",
+        lease_seconds: float = SECONDS,
     ) -> Self:
         """Take the data folder (made if absent, for this user only) and its database.
 
-        `database_url` is SQLAlchemy's; a SQLite file in the folder without one.
+        `database_url` is a PostgreSQL's, which other playgrounds may share together
+        with the folder; without one a SQLite file in the folder, which none may.
         `busy_timeout` is in seconds. `app_version` goes into each image's recipe.
+        After `lease_seconds` of silence others take over this one's jobs.
 
         Raises:
             DataFolderInUse: another playground has it.
@@ -83,21 +97,22 @@ class History(JobSteps):
             OSError: the folder can't be made or written to.
         """
         with ExitStack() as undo:
-            lease = take_lease(data_dir)
-            undo.callback(lease.release)
             url = url_of(data_dir, database_url)
+            lock = take_folder(data_dir, alone=is_sqlite(url))
+            undo.callback(lock.release)
             with storage_faults():
                 notice = set_aside_if_damaged(url, busy_timeout)
             engine = open_engine(url, busy_timeout)
             undo.callback(engine.dispose)
-            history = cls(data_dir, lease, engine, notice, app_version)
+            lease = None if is_sqlite(url) else Lease(secrets.token_hex(6), lease_seconds)
+            history = cls(data_dir, lock, engine, lease, notice, app_version)
             undo.pop_all()
         return history
 
     def close(self) -> None:
         """Let go of the database and of the data folder."""
         self._engine.dispose()
-        self._lease.release()
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -138,7 +153,7 @@ class History(JobSteps):
             updated=now,
             notices=notices,
         )
-        self._journal.add(job)
+        self._journal.add(job, **self._claims.taken())
         return job
 
     def store(self, job_id: str, images: Sequence[CheckedImage], receipt: Receipt) -> Job:
@@ -158,7 +173,7 @@ class History(JobSteps):
         if job.state is not State.COMPLETED:
             return self._already_stored(job)
         packed = [
-            pack(job, index, image, receipt, self._app_version)
+            pack(job, index, image, receipt, self._app_version, self._claims.mark)
             for index, image in enumerate(images)
         ]
         with self._writing(job_id), storage_faults():
@@ -167,7 +182,8 @@ class History(JobSteps):
                 return self._already_stored(job)
             self._images.write((record.file, data) for record, data in packed)
             columns = stored_columns([record for record, _ in packed], receipt, job.result)
-            stored = self._journal.change(job_id, rows.in_state(State.COMPLETED), **columns)
+            mine = (rows.in_state(State.COMPLETED), self._claims.mine())
+            stored = self._journal.change(job_id, *mine, **columns, **self._claims.free())
         return stored or self._refuse(job_id, "storing its images")
 
     def _already_stored(self, job: Job) -> Job:

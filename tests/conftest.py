@@ -24,6 +24,7 @@ from history.store import History
 from tests.faults.seen import Seen
 from tests.standins.fal import FalStandIn
 from tests.standins.fal_jobs import Timing
+from tests.standins.postgres import PostgresServer, postgres_server
 
 if TYPE_CHECKING:
     from tests.faults.bench import Bench
@@ -123,6 +124,40 @@ def data_folder(tmp_path: Path, empty_data: Path) -> Path:
 @pytest.fixture
 def history(data_folder: Path) -> Iterator[History]:
     with History.open(data_folder) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A server of this session's own; one per worker of `pytest -n`."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def empty_server_database(
+    postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """The name of a database at its newest revision, to be copied."""
+    address = postgres.new_database()
+    History.open(tmp_path_factory.mktemp("empty"), address).close()
+    return address.rpartition("/")[2]
+
+
+@pytest.fixture
+def server_database(postgres: PostgresServer, empty_server_database: str) -> Iterator[str]:
+    """The address of an empty database of the test's own."""
+    address = postgres.new_database(empty_server_database)
+    yield address
+    postgres.drop(address)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_history(request: pytest.FixtureRequest, data_folder: Path) -> Iterator[History]:
+    """A history in a file, and one on a server."""
+    on_server = request.param == "postgresql"
+    address = request.getfixturevalue("server_database") if on_server else None
+    with History.open(data_folder, address) as opened:
         yield opened
 
 

@@ -25,6 +25,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from generation.errors import (
     DatabaseBusy,
+    DatabaseUnreachable,
     DataFolderInUse,
     DiskFull,
     NoImages,
@@ -153,7 +154,11 @@ class _ServerError(Exception):
     [
         (OperationalError, _ServerError("53100"), DiskFull),
         (OperationalError, _ServerError("55P03"), DatabaseBusy),
-        (OperationalError, _ServerError("57P01"), StorageError),
+        (OperationalError, _ServerError("40P01"), DatabaseBusy),
+        (OperationalError, _ServerError("57P01"), DatabaseUnreachable),
+        (OperationalError, _ServerError("08006"), DatabaseUnreachable),
+        (OperationalError, Exception("connection refused"), DatabaseUnreachable),
+        (OperationalError, _ServerError("58030"), StorageError),
         (ProgrammingError, _ServerError("42601"), ProgrammingError),
     ],
 )

@@ -37,9 +37,8 @@ def encoded(color: str = "teal", size: tuple[int, int] = (64, 48), kind: str = "
 
 
 @pytest.fixture
-def history(tmp_path: Path) -> Iterator[History]:
-    with History.open(tmp_path / "data") as opened:
-        yield opened
+def history(any_history: History) -> History:
+    return any_history
 
 
 def request(prompt: str = "a fox", *loras: str) -> GenerationRequest:
@@ -84,10 +83,10 @@ def test_a_stored_image_is_described_as_it_lies_on_the_disk(
         ("JPEG", 64, 48),
     ]
     assert [image.flagged for image in job.images] == [False, True]
-    month = f"{job.created:%Y-%m}"
+    month, mark = f"{job.created:%Y-%m}", history._claims.mark
     assert [i.file for i in job.images] == [
-        f"images/{month}/{job.id}-0.png",
-        f"images/{month}/{job.id}-1.jpg",
+        f"images/{month}/{job.id}-0{mark}.png",
+        f"images/{month}/{job.id}-1{mark}.jpg",
     ]
 
 
@@ -166,11 +165,11 @@ def test_an_image_is_never_lost_over_its_preview(
 
 def test_storing_twice_makes_one_set_of_files(history: History, tmp_path: Path) -> None:
     job = made(history)
-    files = sorted((tmp_path / "data").rglob("*-0.*"))
+    files = sorted((tmp_path / "data").rglob("*-0*.*"))
     assert job.receipt is not None
     again = history.store(job.id, [check_image(encoded("red"))], job.receipt)
     assert again == job
-    assert sorted((tmp_path / "data").rglob("*-0.*")) == files
+    assert sorted((tmp_path / "data").rglob("*-0*.*")) == files
     assert len(files) == 1
 
 

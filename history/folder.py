@@ -1,4 +1,4 @@
-"""One owner per data folder: two would resume, and pay for, the same jobs."""
+"""The data folder, and its lock: two on one SQLite would resume, and pay for, the same jobs."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from filelock import FileLock, Timeout
 from generation.errors import DataFolderInUse, DataFolderUnusable
 
 
-def take_lease(folder: Path) -> FileLock:
-    """Create `folder` for this user only and lock it until released or until the process ends.
+def take_folder(folder: Path, *, alone: bool) -> FileLock:
+    """Create `folder` for this user only; if `alone`, lock it until released or the process ends.
 
     Raises:
         DataFolderInUse: another playground has it.
         DataFolderUnusable: it can't be made or written.
     """
+    # Not per thread: `History.close` may run in another one.
+    lock = FileLock(folder / "playground.lock", thread_local=False)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return _lock(folder)
+        if alone:
+            _acquire(lock, folder)
     except OSError as exc:
         reason = exc.strerror or type(exc).__name__
         raise DataFolderUnusable(folder=str(folder), reason=reason) from exc
+    return lock
 
 
-def _lock(folder: Path) -> FileLock:
-    # Not per thread: `History.close` may run in another one.
-    lease = FileLock(folder / "playground.lock", thread_local=False)
+def _acquire(lock: FileLock, folder: Path) -> None:
     try:
-        lease.acquire(blocking=False)
+        lock.acquire(blocking=False)
     except Timeout as exc:  # an OSError too, hence raised as ours at once
         raise DataFolderInUse(folder=str(folder)) from exc
-    return lease
