@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -151,6 +151,16 @@ def final(yes: bool = True) -> ColumnElement[bool]:
 def has_handle(yes: bool = True) -> ColumnElement[bool]:
     """Known to its backend by a handle, or not."""
     return jobs.c.handle.is_not(None) if yes else jobs.c.handle.is_(None)
+
+
+def has_error() -> ColumnElement[bool]:
+    """Says why it ended badly, or what it waits for."""
+    return jobs.c.error.is_not(None)
+
+
+def is_one_of(job_ids: Collection[str]) -> ColumnElement[bool]:
+    """One of these."""
+    return jobs.c.id.in_(job_ids)
 
 
 def owned_by(owner: str) -> ColumnElement[bool]:

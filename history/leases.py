@@ -21,6 +21,7 @@ from sqlalchemy import (
     DateTime,
     Engine,
     Interval,
+    Update,
     and_,
     func,
     literal,
@@ -32,7 +33,7 @@ from sqlalchemy import (
 
 from history import journal as rows
 from history.database import storage_faults
-from history.records import Job
+from history.records import Job, State
 from history.schema import jobs
 
 SECONDS: Final = 30.0  # that a lease lasts: what a pause of the whole machine may take
@@ -120,16 +121,10 @@ class Leases:
         self._lease = lease
         self._journal = rows.Journal(engine)
 
-    def renew(self, job_ids: Collection[str]) -> frozenset[str]:
-        """Keep these jobs for another lease; those that are still this process's."""
-        statement = (
-            update(jobs)
-            .where(self._lease.mine(), jobs.c.id.in_(job_ids))
-            .values(self._lease.taken())
-            .returning(jobs.c.id)
-        )
-        with storage_faults(), self._engine.begin() as connection:
-            return frozenset(connection.execute(statement).scalars())
+    def renew(self, job_ids: Collection[str]) -> None:
+        """Keep these jobs for another lease, as far as they are still this process's."""
+        mine = (self._lease.mine(), rows.is_one_of(job_ids))
+        self._execute(update(jobs).where(*mine).values(self._lease.taken()))
 
     def take_over(self, backends: Collection[str]) -> list[Job]:
         """Take jobs whose worker is gone, as far as they are of these backends; oldest first."""
@@ -146,18 +141,17 @@ class Leases:
     def claim(self, job_id: str) -> Job | None:
         """Take a job that waits for its visitor; None if it has ended or another one has it."""
         nobodys = or_(jobs.c.worker.is_(None), self._lease.mine(), _run_out())
-        return self._journal.change(job_id, rows.final(False), nobodys, **self._lease.taken())
+        can_go_on = rows.in_state(State.SUBMITTED, State.COMPLETED)
+        return self._journal.change(job_id, can_go_on, nobodys, error=None, **self._lease.taken())
 
     def let_go(self) -> None:
         """Leave all jobs to whoever takes them first."""
-        statement = update(jobs).where(self._lease.mine()).values(lease_until=_now())
-        with storage_faults(), self._engine.begin() as connection:
-            connection.execute(statement)
+        self._execute(update(jobs).where(self._lease.mine()).values(lease_until=_now()))
 
     def look(self, owners: Collection[str], job_ids: Collection[str]) -> Sight:
         """Own jobs to be cancelled; of other processes', these owners' and these ids."""
         mine = self._lease.mine()
-        wanted = or_(jobs.c.owner.in_(owners), jobs.c.id.in_(job_ids))
+        wanted = or_(jobs.c.owner.in_(owners), rows.is_one_of(job_ids))
         statement = select(jobs.c.id, jobs.c.updated, mine.label("mine")).where(
             jobs.c.worker.is_not(None),
             or_(and_(mine, jobs.c.cancel_requested), and_(~mine, wanted)),
@@ -168,6 +162,10 @@ class Leases:
             frozenset(row.id for row in found if row.mine),
             {row.id: row.updated for row in found if not row.mine},
         )
+
+    def _execute(self, statement: Update) -> None:
+        with storage_faults(), self._engine.begin() as connection:
+            connection.execute(statement)
 
 
 def _now() -> ColumnElement[datetime]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,6 +160,14 @@ class JobSteps:
     def unfinished(self) -> list[Job]:
         """Every job that isn't final, oldest first; UNKNOWN and deleted ones too."""
         return self._journal.select(rows.final(False))[::-1]
+
+    def known(self, job_ids: Collection[str]) -> list[Job]:
+        """Those of these jobs that exist."""
+        return self._journal.select(rows.is_one_of(job_ids))
+
+    def waiting(self, owner: str) -> list[Job]:
+        """The owner's jobs that wait for something; the error says for what."""
+        return self._journal.select(rows.owned_by(owner), rows.final(False), rows.has_error())
 
     def _known(self, job_id: str) -> Job:
         job = self._journal.find(job_id)

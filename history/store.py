@@ -46,9 +46,8 @@ class History(JobSteps):
     """Jobs and their images, below one data folder. Synchronous and thread-safe.
 
     Methods that take an `owner` answer `NotInHistory` for anybody else's job,
-    as for one that doesn't exist. The others are for the runner, which knows
-    its jobs. Every method may raise `DatabaseBusy`, `DiskFull` or
-    `StorageError`; nothing was changed then.
+    as for one that doesn't exist. The others are for the runner. Every method
+    may raise `StorageError`; nothing was changed then.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class History(JobSteps):
         self.notice = notice
         """One sentence about what happened while opening, or None."""
         self.leases = Leases(engine, lease) if lease else None
-        """The jobs of this process among those of others, or None where there are no others."""
+        """This process's jobs among those of others; None where there can be no others."""
         self._folder = folder
         self._lock = lock
         self._engine = engine
@@ -86,10 +85,9 @@ class History(JobSteps):
     ) -> Self:
         """Take the data folder (made if absent, for this user only) and its database.
 
-        `database_url` is a PostgreSQL's, which other playgrounds may share together
-        with the folder; without one a SQLite file in the folder, which none may.
-        `busy_timeout` is in seconds. `app_version` goes into each image's recipe.
-        After `lease_seconds` of silence others take over this one's jobs.
+        `database_url` is a PostgreSQL's, which others may share together with the folder;
+        without one it is a file in the folder. `busy_timeout` is in seconds. `app_version`
+        goes into each recipe. After `lease_seconds` of silence others take over its jobs.
 
         Raises:
             DataFolderInUse: another playground has it.
@@ -172,10 +170,8 @@ class History(JobSteps):
         job = self._known(job_id)
         if job.state is not State.COMPLETED:
             return self._already_stored(job)
-        packed = [
-            pack(job, index, image, receipt, self._app_version, self._claims.mark)
-            for index, image in enumerate(images)
-        ]
+        marks = (self._app_version, self._claims.mark)
+        packed = [pack(job, n, image, receipt, *marks) for n, image in enumerate(images)]
         with self._writing(job_id), storage_faults():
             job = self._known(job_id)
             if job.state is not State.COMPLETED:

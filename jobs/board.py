@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from generation.errors import PlaygroundError
 from generation.events import Queued, Running
@@ -51,6 +51,12 @@ class JobView:
     fetching: Fetching | None = None
     version: int = 0
     changed: float = 0.0
+
+    @classmethod
+    def told_by(cls, job: Job) -> Self:
+        """What the journal's row alone tells, where nobody here follows the job."""
+        open_wish = job.cancel_requested and not job.state.is_final and job.error is None
+        return cls(job, problem=job.error, cancelling=open_wish)
 
     @property
     def settled(self) -> bool:
@@ -119,6 +125,11 @@ class Board:
                     changed.clear()
                     await changed.wait()
         return self.views(owner, since)
+
+    def watched(self) -> frozenset[str]:
+        """Owners of whom somebody here waits for a change."""
+        watchers = tuple(self._watchers)
+        return frozenset(watcher.owner for watcher in watchers if watcher.owner is not None)
 
     @asynccontextmanager
     async def watching(

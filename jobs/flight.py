@@ -29,14 +29,15 @@ from generation.events import Event, Finished, Queued, Submitted
 from generation.imagefile import CheckedImage
 from generation.lora_file import LoraFile
 from generation.result import GenerationResult, make_receipt
-from history.records import Job, State
+from history.records import IllegalTransition, Job, LeaseLost, State
 from history.store import History
 from jobs.board import Board, Fetching, JobView
 
 log = logging.getLogger("playground.jobs")
 
 T = TypeVar("T")
-HELD: Final = (KeyRevoked, KeyMissing, JobOverdue, MediaBroken)  # the job stays open and waits
+# The job stays open and waits. With a handle nothing is unknown for good: it can be checked again.
+HELD: Final = (KeyRevoked, KeyMissing, JobOverdue, MediaBroken, OutcomeUnknown)
 GRACE_QUEUED: Final = 3.0  # seconds after a cancel: queued work is removed,
 GRACE_RUNNING: Final = 20.0  # running work only signalled, so its result may still come
 STORE_AGAIN: Final = 10.0  # seconds between attempts to write on a full disk
@@ -81,6 +82,9 @@ class Flight:
         self._ending = False  # a result or an error is here: too late to stop
         self.view = board.show(JobView(job))
         self.detached = False
+        self.asked_to_end = False
+        self.lost = False
+        """Another process has the job now, and this one says nothing more about it."""
         self.over = False
         """Nothing more happens in this flight; the job itself may wait for its visitor."""
         self.task = asyncio.create_task(self._run(), name=job.id)
@@ -109,6 +113,7 @@ class Flight:
 
     def begin_cancel(self) -> asyncio.Task[CancelOutcome]:
         """`cancel`, without waiting for what comes of it."""
+        self.asked_to_end = True
         if self._cancelling is None:
             self._cancelling = asyncio.create_task(self._cancel())
         return self._cancelling
@@ -116,6 +121,12 @@ class Flight:
     # -- following -------------------------------------------------------------
 
     async def _run(self) -> None:
+        try:
+            await self._fly()
+        except LeaseLost:
+            self.lost = self.over = True
+
+    async def _fly(self) -> None:
         try:
             job = self.view.job
             # By its state: a job that is checked again may hold the result of an earlier try.
@@ -128,6 +139,8 @@ class Flight:
                 await self._end(State.CANCELLED)
         except PlaygroundError as exc:
             await self._failed(exc)
+        except LeaseLost:
+            raise
         except Exception as exc:
             log.exception("job %s", self.view.job.id)
             await self._failed(self._unexpected(type(exc).__name__))
@@ -245,11 +258,9 @@ class Flight:
         self._ending = True
         state = self.view.job.state
         if isinstance(error, HELD) and state in (State.SUBMITTED, State.COMPLETED):
-            await self._insist(partial(self._history.note, self.view.job.id, error))
-            self._settle(problem=error)
-        elif isinstance(error, OutcomeUnknown) and state is not State.SUBMITTING:
-            self._settle(problem=error)  # with a handle nothing is lost: it can be checked again
-        elif isinstance(error, OutcomeUnknown):
+            job = await self._insist(partial(self._history.note, self.view.job.id, error))
+            self._settle(job=job, problem=error)
+        elif isinstance(error, OutcomeUnknown) and state is State.SUBMITTING:
             await self._end(State.UNKNOWN, error)
         elif self._was_stopped_by(error) and state is not State.COMPLETED:
             await self._end(State.CANCELLED)
@@ -318,8 +329,18 @@ class Flight:
 
     async def _commit(self, state: State, **values: Any) -> None:
         """Commit what happened at the endpoint; a full disk can't make it unhappen."""
-        change = partial(self._history.advance, self.view.job.id, state, **values)
-        self._show(job=await self._insist(change))
+        self._show(job=await self._insist(partial(self._advance, state, **values)))
+
+    def _advance(self, state: State, **values: Any) -> Job:
+        """In a thread. Of an earlier attempt only the answer may have been lost."""
+        job_id = self.view.job.id
+        try:
+            return self._history.advance(job_id, state, **values)
+        except IllegalTransition:
+            job = self._history.reached(job_id, state) if self.view.retrying else None
+            if job is None:
+                raise
+            return job
 
     async def _insist(self, change: Callable[[], T]) -> T:
         """Write until it works, saying meanwhile why it doesn't."""

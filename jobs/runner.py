@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -25,15 +26,18 @@ from generation.errors import (
     NotSent,
     OutcomeUnknown,
     PlaygroundError,
+    StorageError,
 )
 from generation.parsing import Parsed
 from history.records import IllegalTransition, Job, State
 from history.store import History
 from jobs.board import Board, JobView
 from jobs.flight import Adapters, Flight
+from jobs.sharing import Sharing
 
 T = TypeVar("T")
 LAST_POST: Final = 10.0  # seconds that a post on its way is waited for at the end
+FRESH: Final = timedelta(minutes=10)  # after which nobody expects a job that was never sent
 
 
 class Runner:
@@ -52,14 +56,15 @@ class Runner:
         self._keys: dict[str, SecretStr] = {}
         self._flights: dict[str, Flight] = {}
         self._closing = False
+        self._sharing = self._among_others()
         self._disk = ThreadPoolExecutor(4, thread_name_prefix="journal")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="jobs", daemon=True)
 
     def start(self) -> None:
-        """Start the loop and take up every unfinished job."""
+        """Start the loop and take up every unfinished job that no other process has."""
         self._thread.start()
-        self._call(self._take_up_all())
+        self._call(self._begin())
 
     def close(self) -> None:
         """Detach from all jobs; submitted ones go on at the endpoint and resume next time."""
@@ -67,6 +72,9 @@ class Runner:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._disk.shutdown()
+        if self.history.leases:
+            with suppress(StorageError):  # then others wait for them to run out
+                self.history.leases.let_go()
         self._loop.close()
 
     def capabilities(self, backend: str, owner: str) -> Capabilities:
@@ -90,18 +98,29 @@ class Runner:
 
     def view(self, job_id: str, owner: str) -> JobView:
         """A job as it is now; raises NotInHistory for another owner's."""
-        if view := self.board.get(job_id, owner):
+        if view := self._here(job_id, owner):
             return view
-        job = self.history.get(job_id, owner)
-        return JobView(job, problem=job.error)
+        told = JobView.told_by(self.history.get(job_id, owner))
+        shown = self.board.get(job_id, owner)
+        if shown is None:
+            if self._sharing and not told.settled:
+                self._loop.call_soon_threadsafe(self._sharing.follow, job_id)
+            return told
+        return shown if shown.job == told.job else self.board.show(told)
+
+    def _here(self, job_id: str, owner: str) -> JobView | None:
+        """A view that nobody else can have made out of date."""
+        shared = self._sharing is not None and job_id not in self._flights
+        return None if shared else self.board.get(job_id, owner)
 
     async def watch(self, job_id: str, owner: str) -> AsyncIterator[JobView]:
         """A job's views until it is settled, for any number of watchers."""
         version = -1
-        async with self.board.watching(job_id=job_id) as changed:
+        async with self.board.watching(job_id, owner) as changed:
             while True:
                 changed.clear()
-                view = self.view(job_id, owner)
+                here = self._here(job_id, owner)
+                view = here or await asyncio.to_thread(self.view, job_id, owner)
                 if view.version != version:
                     version = view.version
                     yield view
@@ -131,9 +150,9 @@ class Runner:
             self._keys.pop(owner, None)
             return
         self._keys[owner] = key
-        for view in self.board.views(owner):
-            if isinstance(view.problem, KeyRevoked | KeyMissing):
-                self.check_again(view.job.id, owner)
+        for job in self.history.waiting(owner):
+            if isinstance(job.error, KeyRevoked | KeyMissing):
+                self._call(self._check_again(job))
 
     def has_key(self, owner: str) -> bool:
         """Whether this owner entered a key of their own."""
@@ -154,7 +173,21 @@ class Runner:
             adapters=self._adapters,
         )
         self._flights[job.id] = flight
-        flight.task.add_done_callback(lambda _task: self._flights.pop(job.id, None))
+        flight.task.add_done_callback(lambda _task: self._landed(flight, job.id))
+
+    def _landed(self, flight: Flight, job_id: str) -> None:
+        self._flights.pop(job_id, None)
+        if flight.lost and self._sharing:
+            self._sharing.follow(job_id)
+
+    async def _go_on(self, job: Job) -> None:
+        """Take up a job that waited for its visitor, unless another process was asked to."""
+        if self.history.leases and job.id not in self._flights:
+            claimed = await self._journal(partial(self.history.leases.claim, job.id))
+            if claimed is None:
+                return
+            job = claimed
+        self._start(job)
 
     def _newest(self, job: Job) -> Job:
         """The job as it is now: on this loop nothing changes it between two awaits."""
@@ -164,11 +197,15 @@ class Runner:
     async def _cancel(self, job: Job) -> CancelOutcome:
         job = self._newest(job)
         if job.state is State.SUBMITTED:
-            self._start(job)  # one that waits for its visitor can be cancelled too
+            await self._go_on(job)  # one that waits for its visitor can be cancelled too
         if flight := self._flights.get(job.id):
             return await flight.cancel()
-        ended = job.state.is_final or job.state is State.COMPLETED
-        return CancelOutcome.ALREADY_COMPLETED if ended else CancelOutcome.UNCONFIRMED
+        if job.state.is_final or job.state is State.COMPLETED:
+            return CancelOutcome.ALREADY_COMPLETED
+        if self._sharing:  # who has the job sees the wish, and asks the endpoint
+            wished = await self._journal(partial(self.history.request_cancel, job.id))
+            self.board.show(JobView.told_by(wished))
+        return CancelOutcome.UNCONFIRMED
 
     async def _check_again(self, job: Job) -> None:
         job = self._newest(job)
@@ -176,7 +213,20 @@ class Runner:
             with suppress(IllegalTransition):  # another click was faster
                 job = await self._journal(partial(self.history.advance, job.id, State.SUBMITTED))
         if job.state in (State.SUBMITTED, State.COMPLETED):
-            self._start(job)
+            await self._go_on(job)
+
+    def _among_others(self) -> Sharing | None:
+        leases = self.history.leases
+        if leases is None:
+            return None
+        here = (self.board, self._flights, self.backends.keys())
+        return Sharing(self.history, leases, *here, take_up=self._take_up, journal=self._journal)
+
+    async def _begin(self) -> None:
+        if self._sharing:
+            self._sharing.start()
+        else:
+            await self._take_up_all()
 
     async def _take_up_all(self) -> None:
         for job in await self._journal(self.history.unfinished):
@@ -189,6 +239,8 @@ class Runner:
             self.board.show(JobView(job, problem=job.error))
         elif job.handle is None and not self.capabilities(job.backend, job.owner).billed:
             self._start(await self._journal(partial(self.history.rewind, job.id)))
+        elif job.state is State.INTENT and self._sharing and _is_fresh(job):
+            self._start(job)
         elif job.state is State.INTENT:
             await self._close(job, State.FAILED, NotSent(reason="the playground was closed"))
         elif job.state is State.SUBMITTING:
@@ -206,6 +258,8 @@ class Runner:
 
     async def _detach(self) -> None:
         self._closing = True
+        if self._sharing:
+            self._sharing.take_no_more()
         flights = list(self._flights.values())
         for flight in flights:
             if not flight.about_to_post:
@@ -238,3 +292,8 @@ class Runner:
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run on the runner's loop from any other thread."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def _is_fresh(job: Job) -> bool:
+    """Whether its visitor may still be waiting for it."""
+    return datetime.now(UTC) - job.created < FRESH
