@@ -80,7 +80,8 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         None,
         alias="PLAYGROUND_DATABASE_URL",
-        description="SQLAlchemy address of another database; empty: SQLite in the data folder.",
+        description="postgresql://… for several page processes over one data folder "
+        "(docs/scaling.md); empty: SQLite in the data folder.",
     )
     mode: Literal["private", "public"] = Field(
         "public" if ON_SPACE else "private",

@@ -43,8 +43,10 @@ BATCH: Final = 20  # jobs taken over at a time: others may want some too
 class Claims(Protocol):
     """What every step of a job says about who takes it."""
 
-    mark: str
-    """Part of each file's name, so that a worker who lost a job spoils no file of it."""
+    @property
+    def mark(self) -> str:
+        """Part of each file's name, so that a worker who lost a job spoils no file of it."""
+        ...
 
     def mine(self) -> ColumnElement[bool]:
         """Only the worker's own jobs."""

@@ -119,8 +119,9 @@ class Runner:
         async with self.board.watching(job_id, owner) as changed:
             while True:
                 changed.clear()
-                here = self._here(job_id, owner)
-                view = here or await asyncio.to_thread(self.view, job_id, owner)
+                view = self._here(job_id, owner)
+                if view is None:
+                    view = await asyncio.to_thread(self.view, job_id, owner)
                 if view.version != version:
                     version = view.version
                     yield view

@@ -62,9 +62,9 @@ class PostgresServer:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """End every connection at once; what was committed stays."""
+        """As a crash does it: every connection ends at once, and what was committed stays."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGINT)
+            self._process.send_signal(signal.SIGQUIT)
             self._process.wait(PATIENCE)
             self._process = None
 
@@ -107,10 +107,11 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 def _binary(name: str) -> str:
     """Debian keeps the server's programs outside the path, by version."""
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}")) or [shutil.which(name)]
-    if found[-1] is None:
+    installed = sorted(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{name}")))
+    found = installed[-1] if installed else shutil.which(name)
+    if found is None:
         raise FileNotFoundError(f"{name}: run apt-get install postgresql")
-    return str(found[-1])
+    return found
 
 
 def _run(name: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, select, text
@@ -123,7 +124,10 @@ def test_every_step_is_a_renewal(open_history: Opener) -> None:
     job_id = bring_to(steady)
     for state in COMPLETED:
         time.sleep(0.4)
-        needed = {State.SUBMITTED: {"handle": HANDLE}, State.COMPLETED: {"result": RESULT}}
+        needed: dict[State, dict[str, Any]] = {
+            State.SUBMITTED: {"handle": HANDLE},
+            State.COMPLETED: {"result": RESULT},
+        }
         steady.advance(job_id, state, **needed.get(state, {}))
     assert take(other) == []
 
