@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+from filelock import AcquireReturnProxy, FileLock
+
 from generation.errors import AdapterNotFound, AdapterRefused, AdapterUnavailable, HubUnreachable
 from lora_registry.cards import WeightFile
 from lora_registry.hub import Hub
@@ -58,18 +60,24 @@ class Copies:
         name = f"{found.card.id}/{file}"
         try:
             with disk_said(name):
-                if not path.exists():
-                    self._folder.mkdir(parents=True, exist_ok=True)
-                    part = path.with_suffix(".part")
-                    self._fetch(found, file, part, path)
-                    _check(found.file(file), part, name)
-                    put_in_place(part, path, name)
+                self._folder.mkdir(parents=True, exist_ok=True)
+                with self._alone_on(path):
+                    if not path.exists():
+                        part = path.with_suffix(".part")
+                        self._fetch(found, file, part, path)
+                        _check(found.file(file), part, name)
+                        put_in_place(part, path, name)
             return path
         except AdapterNotFound as exc:
             raise found.refused(exc) from exc
         finally:
             with self._lock:
                 self._listeners.pop(path, None)
+
+    def _alone_on(self, path: Path) -> AcquireReturnProxy[FileLock]:
+        """Another process on this folder may be fetching the same file: wait for it."""
+        lock = FileLock(path.with_suffix(".lock"))
+        return lock.acquire(poll_interval=0.1, cancel_check=lambda: self._hub.closed)
 
     def _fetch(self, found: Repository, file: str, part: Path, path: Path) -> None:
         def progress(have: int, total: int | None) -> None:

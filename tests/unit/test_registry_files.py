@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,20 @@ def test_several_who_need_the_same_file_fetch_it_once(desk: Desk) -> None:
     assert len({each.local for each in given}) == 1
     assert given[0].local is not None and given[0].local.stat().st_size == repo.all_files[-1].length
     assert len(desk.seen("cdn")) == before + 1
+
+
+def test_two_processes_on_one_folder_fetch_a_file_once(desk: Desk) -> None:
+    add(desk)
+    other = Desk(desk.folder, desk.hub)
+    told = desk.inspect("maker/style")
+    desk.hub.inject(faults.slow("cdn", 0.3))
+    before = len(desk.seen("cdn"))
+    with ThreadPoolExecutor(2) as pool:
+        bring = [pool.submit(one.hand_over, told.reference, as_file=True) for one in (desk, other)]
+        paths = {waiting.result().local for waiting in bring}
+    other.close()
+    (path,) = paths
+    assert path.read_bytes() == SMALL.data() and len(desk.seen("cdn")) == before + 1
 
 
 @pytest.mark.parametrize(
