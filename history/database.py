@@ -53,6 +53,13 @@ _FAULTS: Final[dict[object, type[StorageError]]] = {
 }
 _POSTGRESQL = "postgresql+psycopg"
 _MIGRATING: Final = 0x7A696D67  # the name of the lock that one migration holds
+# libpq's: a server that vanished without a word is given up within half a minute.
+_PATIENCE: Final = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
 _IDLE_TIMEOUT: Final = 10.0  # seconds that a paused process may keep others from a row
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -142,7 +149,9 @@ def open_engine(url: URL, busy_timeout: float = BUSY_TIMEOUT) -> Engine:
         options["connect_args"] = {"timeout": busy_timeout}
     else:
         options["pool_pre_ping"] = True  # a server may have been restarted meanwhile
-        options["connect_args"] = {"connect_timeout": math.ceil(busy_timeout)}
+        patience = _PATIENCE | {"connect_timeout": math.ceil(busy_timeout)}
+        given = {name: value for name, value in patience.items() if name not in url.query}
+        options["connect_args"] = given
     engine = create_engine(url, **options)
     prepare = _prepare_sqlite if is_sqlite(url) else partial(_prepare_server, busy_timeout)
     event.listen(engine, "connect", prepare)

@@ -102,11 +102,11 @@ class Runner:
             return view
         told = JobView.told_by(self.history.get(job_id, owner))
         shown = self.board.get(job_id, owner)
-        if shown is None:
-            if self._sharing and not told.settled:
-                self._loop.call_soon_threadsafe(self._sharing.follow, job_id)
-            return told
-        return shown if shown.job == told.job else self.board.show(told)
+        if shown and (self._sharing is None or shown.job == told.job):
+            return shown
+        if self._sharing and (shown or not told.settled):
+            self._loop.call_soon_threadsafe(self._sharing.follow, job_id)
+        return told
 
     def _here(self, job_id: str, owner: str) -> JobView | None:
         """A view that nobody else can have made out of date."""
@@ -192,7 +192,7 @@ class Runner:
 
     def _newest(self, job: Job) -> Job:
         """The job as it is now: on this loop nothing changes it between two awaits."""
-        view = self.board.get(job.id, job.owner)
+        view = self._here(job.id, job.owner)
         return view.job if view else job
 
     async def _cancel(self, job: Job) -> CancelOutcome:
@@ -204,8 +204,8 @@ class Runner:
         if job.state.is_final or job.state is State.COMPLETED:
             return CancelOutcome.ALREADY_COMPLETED
         if self._sharing:  # who has the job sees the wish, and asks the endpoint
-            wished = await self._journal(partial(self.history.request_cancel, job.id))
-            self.board.show(JobView.told_by(wished))
+            await self._journal(partial(self.history.request_cancel, job.id))
+            self._sharing.follow(job.id)
         return CancelOutcome.UNCONFIRMED
 
     async def _check_again(self, job: Job) -> None:

@@ -238,6 +238,19 @@ def test_the_migrations_lead_to_the_schema(history: History) -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [REVISION]
 
 
+def test_a_history_of_the_first_version_is_brought_up_to_date(folder: Path) -> None:
+    with History.open(folder) as history:
+        job = history.create("me", "demo", REQUEST)
+    with closing(sqlite3.connect(folder / database.FILE_NAME)) as connection, connection:
+        connection.execute("DROP INDEX jobs_by_worker")
+        connection.execute("ALTER TABLE jobs DROP COLUMN worker")
+        connection.execute("ALTER TABLE jobs DROP COLUMN lease_until")
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    with History.open(folder) as history:
+        assert history.unfinished() == [job]
+        assert history.advance(job.id, State.SUBMITTING).state is State.SUBMITTING
+
+
 def test_a_migration_that_fails_changes_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from sqlalchemy import insert, select, text
 
 from generation.errors import (
@@ -27,7 +29,7 @@ from history import database, leases
 from history.database import url_of
 from history.leases import Leases
 from history.records import IllegalTransition, Job, LeaseLost, State
-from history.schema import jobs
+from history.schema import jobs, metadata
 from history.store import History
 from tests.standins.postgres import PostgresServer
 from tests.unit.test_history_steps import (
@@ -315,6 +317,11 @@ def test_what_an_earlier_version_left_on_a_server_is_taken_over(
     with History.open(data_folder, address) as history:
         assert take(history) == [job.id]
     postgres.drop(address)
+
+
+def test_the_migrations_lead_to_the_schema_on_a_server(open_history: Opener) -> None:
+    with open_history()._engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
 def test_processes_that_start_together_migrate_once(

@@ -36,7 +36,7 @@ from generation.errors import (
 )
 from generation.events import Event, Running
 from generation.parsing import parse_request
-from history.records import State
+from history.records import Job, State
 from history.store import History
 from jobs import JobView, Runner, flight, runner
 from jobs.board import Board
@@ -774,3 +774,23 @@ def test_an_empty_data_folder_has_nothing_to_resume(tmp_path: Path, empty_data: 
     with pytest.raises(NotInHistory):
         stage.runner.view("0" * 38, ME)
     stage.close()
+
+
+def test_a_look_that_comes_late_puts_nothing_back(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row was read before the runner showed the job, and answered after."""
+    get = stage.history.get
+
+    def read_slowly(job_id: str, owner: str) -> Job:
+        job = get(job_id, owner)
+        stage.runner._loop.call_soon_threadsafe(stage.runner._start, job)
+        eventually(lambda: stage.state(job_id) is State.SUBMITTING)
+        eventually(lambda: stage.runner.board.get(job_id, owner) is not None)
+        return job
+
+    job = stage.history.create(ME, "puppet", parse_request({"prompt": "a fox"}).request)
+    monkeypatch.setattr(stage, "state", lambda job_id: get(job_id, ME).state)
+    monkeypatch.setattr(stage.history, "get", read_slowly)
+    assert stage.view(job.id).job.state in (State.INTENT, State.SUBMITTING)
+    assert stage.in_state(job.id, State.SUBMITTING)
