@@ -785,8 +785,12 @@ def test_a_look_that_comes_late_puts_nothing_back(
     def read_slowly(job_id: str, owner: str) -> Job:
         job = get(job_id, owner)
         stage.runner._loop.call_soon_threadsafe(stage.runner._start, job)
-        eventually(lambda: get(job_id, owner).state is State.SUBMITTING)
+        eventually(lambda: shown(job_id, owner) is State.SUBMITTING)
         return job
+
+    def shown(job_id: str, owner: str) -> State | None:
+        view = stage.runner.board.get(job_id, owner)
+        return view.job.state if view else None
 
     job = stage.history.create(ME, "puppet", parse_request({"prompt": "a fox"}).request)
     monkeypatch.setattr(stage.history, "get", read_slowly)
