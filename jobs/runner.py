@@ -151,9 +151,10 @@ class Runner:
             self._keys.pop(owner, None)
             return
         self._keys[owner] = key
-        for job in self.history.waiting(owner):
-            if isinstance(job.error, KeyRevoked | KeyMissing):
-                self._call(self._check_again(job))
+        with suppress(StorageError):  # the key is kept all the same
+            for job in self.history.waiting(owner):
+                if isinstance(job.error, KeyRevoked | KeyMissing):
+                    self._call(self._check_again(job))
 
     def has_key(self, owner: str) -> bool:
         """Whether this owner entered a key of their own."""
@@ -217,8 +218,7 @@ class Runner:
             await self._go_on(job)
 
     def _among_others(self) -> Sharing | None:
-        leases = self.history.leases
-        if leases is None:
+        if (leases := self.history.leases) is None:
             return None
         here = (self.board, self._flights, self.backends.keys())
         return Sharing(self.history, leases, *here, take_up=self._take_up, journal=self._journal)

@@ -11,6 +11,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -20,8 +21,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import psycopg
-
-from tests.process.playground import free_port
 
 USER: Final = "playground"
 PATIENCE: Final = 30.0
@@ -39,7 +38,7 @@ class PostgresServer:
     """A server that can be stopped and started again on its port."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = free_port()
+        self.port = _free_port()
         self._folder = folder
         self._numbers = itertools.count()
         self._process: subprocess.Popen[bytes] | None = None
@@ -54,7 +53,7 @@ class PostgresServer:
         settings = [f"--{name}={value}" for name, value in SETTINGS.items()]
         command = [_binary("postgres"), "-D", str(self._folder), "-p", str(self.port), *settings]
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, **_as_nobody_great())
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, **_server_user())
         deadline = time.monotonic() + PATIENCE
         while not self._answers():
             if time.monotonic() > deadline or self._process.poll() is not None:
@@ -95,7 +94,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     # Not pytest's own temporary folder: that is closed to other users, and root may not serve.
     folder = Path(tempfile.mkdtemp(prefix="playground-postgres-"))
     if os.geteuid() == 0:
-        shutil.chown(folder, **_as_nobody_great())
+        shutil.chown(folder, **_server_user())
     server = PostgresServer(folder)
     try:
         server.start()
@@ -103,6 +102,14 @@ def postgres_server() -> Iterator[PostgresServer]:
     finally:
         server.stop()
         shutil.rmtree(folder)
+
+
+def _free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _binary(name: str) -> str:
@@ -116,10 +123,10 @@ def _binary(name: str) -> str:
 
 def _run(name: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     command = [_binary(name), *arguments]
-    return subprocess.run(command, capture_output=True, timeout=PATIENCE, **_as_nobody_great())
+    return subprocess.run(command, capture_output=True, timeout=PATIENCE, **_server_user())
 
 
-def _as_nobody_great() -> dict[str, Any]:
+def _server_user() -> dict[str, Any]:
     """PostgreSQL refuses to run as root; then as the package's own user, or as nobody."""
     if os.geteuid() != 0:
         return {}
