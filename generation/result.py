@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from generation.imagefile import ImageInfo
 from generation.lora_file import LoraFile, as_written
 from generation.pricing import cost_of_units, estimate_cost
-from generation.request import ENDPOINT, GenerationRequest
+from generation.request import ENDPOINT, Acceleration, GenerationRequest
 
 NO_FILES: Final[Mapping[str, LoraFile]] = MappingProxyType({})
 
@@ -53,7 +53,8 @@ class GenerationResult(_Answer):
 
     `timings` are seconds by stage. `prompt` is the prompt really used, which
     differs from the request's after prompt expansion. `billable_units` are the
-    vendor's own count, megapixels here.
+    vendor's own count, megapixels here. `acceleration` is the mode really used,
+    None where the backend doesn't say.
     """
 
     images: tuple[ImageFile, ...]
@@ -63,6 +64,7 @@ class GenerationResult(_Answer):
     prompt: str = ""
     request_id: str | None = None
     billable_units: float | None = None
+    acceleration: Acceleration | None = None
     loras: tuple[AppliedLora, ...] = ()
     ignored: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -121,7 +123,7 @@ def make_receipt(
         expanded_prompt=_expanded(request, result),
         image_size={"width": width, "height": height},
         num_inference_steps=request.num_inference_steps,
-        acceleration=request.acceleration,
+        acceleration=result.acceleration or request.acceleration,
         loras=tuple(_found(lora, lora_files) for lora in result.loras or _as_asked(request)),
         has_nsfw_concepts=result.has_nsfw_concepts,
         timings=result.timings,

@@ -68,6 +68,10 @@ class MergedAdapters:
         self.merged = ()
         self._merger.restore()
 
+    def take_written(self) -> frozenset[str]:
+        """The transformer's parameters that were written since this was last called."""
+        return self._merger.take_written()
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should know of the adapters that are applied now."""

@@ -22,13 +22,12 @@ from backends.local.job import Job
 from backends.local.options import LocalOptions
 from backends.local.process import EngineProcess
 from generation.errors import BackendUnavailable, MediaExpired, PackagesMissing
-from generation.events import Event, Finished, Handle
+from generation.events import Event, Handle
 from generation.imagefile import CheckedImage, check_image
 from generation.request import GenerationRequest
 from generation.result import ImageFile
 
 PACKAGES: Final = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "psutil")
-IGNORED: Final = ("acceleration",)
 _DRIVERS: Final = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA's, in WSL, AMD's
 
 
@@ -49,7 +48,7 @@ class LocalBackend:
     def capabilities(self, resources: Resources) -> Capabilities:
         """Ready with its packages and a GPU, or with the processor if that was asked for."""
         return Capabilities(
-            fields=frozenset(GenerationRequest.model_fields) - frozenset(IGNORED),
+            fields=frozenset(GenerationRequest.model_fields),
             lora_scale=(-4, 4),
             billed=False,
             previews=True,
@@ -73,7 +72,7 @@ class LocalBackend:
         job = Job.of(request, resources.lora_files)
         async with aclosing(self._desk.stream(job, resources.owner)) as events:  # type: ignore[type-var]
             async for event in events:
-                yield _named(event, job.request)
+                yield event
 
     def resume(self, handle: Handle, resources: Resources) -> AsyncIterator[Event]:
         """Never: a stream without `Submitted` leaves nothing to resume."""
@@ -101,15 +100,6 @@ class LocalBackend:
     async def close(self) -> None:
         """End the running job, and the engine with it."""
         await self._desk.close()
-
-
-def _named(event: Event, request: GenerationRequest) -> Event:
-    """With the fields that were asked for and that nothing here honours."""
-    if not isinstance(event, Finished):
-        return event
-    defaults = GenerationRequest.model_fields
-    ignored = tuple(n for n in IGNORED if getattr(request, n) != defaults[n].default)
-    return Finished(event.result.model_copy(update={"ignored": ignored}))
 
 
 def _problem(options: LocalOptions) -> BackendUnavailable | None:

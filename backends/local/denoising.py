@@ -8,7 +8,7 @@ its own seed, bit for bit. On one GPU a batch gains about 4% at 1024².
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -44,25 +44,32 @@ def noise(loaded: Loaded, seed: int, width: int, height: int) -> Any:
 
 
 def denoise(
-    loaded: Loaded, latents: Sequence[Any], embeds: Any, steps: int, stop: Stop
+    loaded: Loaded,
+    transformer: Any,
+    latents: Sequence[Any],
+    embeds: Any,
+    steps: int,
+    stop: Stop,
 ) -> Iterator[Denoised]:
     """Exactly `steps` forwards an image, guidance 0 as Turbo was distilled; yields each step.
+
+    `transformer` is the pipeline's, or a faster view of it.
 
     Raises:
         Stopped: `stop` said so; it is asked before every forward.
     """
     timesteps, sigmas = schedule(loaded, latents[0], steps)
-    forward = _forward(loaded, embeds)
     images = list(latents)
     for step in range(steps):
         sigma, later = sigmas[step], sigmas[step + 1]
+        moment = ((_RANGE - timesteps[step]) / _RANGE).expand(1)
         estimates = []
         for index, image in enumerate(images):
             if stop():
                 raise Stopped
-            velocity = forward(image, timesteps[step])
-            images[index] = image + (later - sigma) * velocity
-            estimates.append(image - sigma * velocity)
+            speed = velocity(transformer, image.to(loaded.dtype), moment, embeds)
+            images[index] = image + (later - sigma) * speed
+            estimates.append(image - sigma * speed)
         yield Denoised(step + 1, list(images), estimates)
 
 
@@ -82,16 +89,12 @@ def schedule(loaded: Loaded, latents: Any, steps: int) -> tuple[Any, Any]:
     return scheduler.timesteps, scheduler.sigmas.to(loaded.device)
 
 
-def _forward(loaded: Loaded, embeds: Any) -> Callable[[Any, Any], Any]:
-    """The velocity of one image (1, channels, rows, columns) at a timestep."""
-
-    def forward(image: Any, timestep: Any) -> Any:
-        moment = ((_RANGE - timestep) / _RANGE).expand(1)
-        frame = image.to(loaded.dtype)[0].unsqueeze(1)
-        predicted = loaded.pipe.transformer([frame], moment, [embeds], return_dict=False)[0][0]
-        return -predicted.float().squeeze(1).unsqueeze(0)
-
-    return forward
+def velocity(transformer: Any, image: Any, moment: Any, embeds: Any) -> Any:
+    """Where one image (1, channels, rows, columns) goes at a moment (1,), from 0 at noise to 1;
+    in float32."""
+    frame = image[0].unsqueeze(1)
+    predicted = transformer([frame], moment, [embeds], return_dict=False)[0][0]
+    return -predicted.float().squeeze(1).unsqueeze(0)
 
 
 def decode(loaded: Loaded, latents: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 
+from backends.local.acceleration import Modes
 from backends.local.adapters import MergedAdapters
 from backends.local.denoising import decode, denoise, noise
 from backends.local.encoding import MAX_TOKENS, Encoded, PromptEncoder
@@ -47,6 +48,10 @@ class Adapters(Protocol):
         """Leave the device's memory to others."""
         ...
 
+    def take_written(self) -> frozenset[str]:
+        """The parameters that were written since this was last called."""
+        ...
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should know of those that are applied."""
@@ -58,9 +63,14 @@ def merging(loaded: Loaded) -> Adapters:
     return MergedAdapters(loaded.pipe.transformer)
 
 
+def accelerating(loaded: Loaded, options: LocalOptions) -> Modes:
+    """The modes of a pipeline's transformer."""
+    return Modes(loaded, options.data)
+
+
 class Engine:
-    """Loads at its first job. `load` and `adapters` are seams: where the pipeline comes from,
-    and what merges adapters into its transformer."""
+    """Loads at its first job, or at `warm_up`. `load`, `adapters` and `modes` are seams: where the
+    pipeline comes from, what merges adapters into its transformer, and what accelerates it."""
 
     def __init__(
         self,
@@ -68,16 +78,19 @@ class Engine:
         *,
         load: Callable[..., Loaded] = load_pipeline,
         adapters: Callable[[Loaded], Adapters] = merging,
+        modes: Callable[[Loaded, LocalOptions], Modes] = accelerating,
     ) -> None:
         self._options = options
         self._load = load
         self._new_adapters = adapters
+        self._new_modes = modes
         self._loaded: Loaded | None = None
         self._checker: Checker | None = None
+        self._modes: Modes | None = None
         self._adapters: Adapters | None = None  # not before there is one to apply
 
     def warm_up(self, tell: Tell, stop: Stop) -> None:
-        """Load what a job with the request's own defaults needs, before there is one.
+        """Load and compile what a job with the request's own defaults needs, before there is one.
 
         Raises:
             BackendUnavailable: a job will raise it again, or have more luck.
@@ -110,6 +123,11 @@ class Engine:
         assert self._loaded is not None
         return self._loaded
 
+    @property
+    def _accelerated(self) -> Modes:
+        assert self._modes is not None
+        return self._modes
+
     def _attempt(self, run: Run, last: bool) -> GenerationResult | None:
         """None if memory ran out and a smaller placement was taken."""
         try:
@@ -132,9 +150,10 @@ class Engine:
 
     def _shrink(self, loaded: Loaded) -> bool:
         """Free some of the device's memory; False if there is nothing to spare."""
+        spared = self._modes is not None and self._modes.shrink()
         if self._adapters is not None:
             self._adapters.shrink()
-        return loaded.shrink() or self._adapters is not None
+        return loaded.shrink() or self._adapters is not None or spared
 
     def _render(self, run: Run) -> GenerationResult:
         self._prepare(run)
@@ -143,7 +162,8 @@ class Engine:
         with self._timed(run, "encoding"):
             encoded = self._encoder.encode(prompt)
         loras = self._merge(run)
-        images = self._decode(run, self._latents(run, encoded, size))
+        chosen = self._accelerated.choose(run.request.acceleration)
+        images = self._decode(run, self._latents(run, chosen.transformer, encoded, size))
         flags = self._flags(run, images)
         images = [blackened(*pair) for pair in zip(images, flags, strict=True)] if flags else images
         with run.timings.stage("files"):
@@ -155,7 +175,8 @@ class Engine:
             has_nsfw_concepts=flags,
             prompt=prompt,
             loras=loras,
-            warnings=self._warnings(run, encoded, size, prompt),
+            acceleration=chosen.mode,
+            warnings=(*chosen.warnings, *self._warnings(run, encoded, size, prompt)),
         )
 
     # -- getting ready ---------------------------------------------------------
@@ -168,6 +189,8 @@ class Engine:
                 folder = find_model(self._options.model, self._options, run.say, run.stop)
                 run.go_on()
                 self._settle_in(self._load(folder, self._options, run.say))
+            self._modes = self._modes or self._new_modes(self._ready, self._options)
+            self._modes.warm_up(run.say, run.stop)
         run.go_on()
 
     def _settle_in(self, loaded: Loaded) -> None:
@@ -186,19 +209,25 @@ class Engine:
         if not run.job.loras:
             if self._adapters is not None:
                 self._adapters.restore()
+                self._accelerated.written(self._adapters.take_written())
             return ()
         with self._timed(run, "adapters"):
             self._adapters = self._adapters or self._new_adapters(self._ready)
-            return self._adapters.apply(run.job.loras)
+            applied = self._adapters.apply(run.job.loras)
+            self._accelerated.written(self._adapters.take_written())
+            return applied
 
     # -- making the images -----------------------------------------------------
 
-    def _latents(self, run: Run, encoded: Encoded, size: tuple[int, int]) -> list[Any]:
+    def _latents(
+        self, run: Run, transformer: Any, encoded: Encoded, size: tuple[int, int]
+    ) -> list[Any]:
         start = [noise(self._ready, seed, *size) for seed in seeds(run.request)]
         steps = run.request.num_inference_steps
         previews = Previews(self._project)
+        forwards = denoise(self._ready, transformer, start, encoded.embeds, steps, run.stop)
         with self._timed(run, "denoising"):
-            for seen in denoise(self._ready, start, encoded.embeds, steps, run.stop):
+            for seen in forwards:
                 # Of the first image, as it will be: as it is, it is still full of noise.
                 run.tell(Running(seen.step, steps, preview=previews.take(seen.estimates[0])))
         return seen.latents

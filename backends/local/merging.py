@@ -62,6 +62,7 @@ class Merger:
         }
         self._base = {name: _kept(p.data, base) for name, p in self._parameters.items()}
         self._now: dict[str, tuple[tuple[int, float], ...]] = {}
+        self._written: set[str] = set()
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -82,6 +83,11 @@ class Merger:
     def changed(self) -> tuple[str, ...]:
         """The parameters that aren't the base's now."""
         return tuple(sorted(self._now))
+
+    def take_written(self) -> frozenset[str]:
+        """The parameters that were written since this was last called, for who keeps copies."""
+        written, self._written = frozenset(self._written), set()
+        return written
 
     def set(self, wanted: Sequence[tuple[Factors, float]]) -> tuple[Merged, ...]:
         """Make the weights the base with these adapters at these scales, whatever they were.
@@ -122,10 +128,12 @@ class Merger:
                 self._base[name] = _kept(weight, "host")
 
     def _reset(self, name: str) -> None:
+        self._written.add(name)
         self._parameters[name].data.copy_(self._base[name])
         del self._now[name]
 
     def _write(self, name: str, terms: list[Term]) -> None:
+        self._written.add(name)
         weight = self._parameters[name].data
         base = self._base[name].to(weight.device, non_blocking=True)
         low_rank = [(change, scale) for change, scale in terms if isinstance(change, LowRank)]

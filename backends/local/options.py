@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from pydantic import SecretStr
@@ -13,7 +14,7 @@ from settings import Settings
 @dataclass(frozen=True, slots=True)
 class LocalOptions:
     """`model` and `safety` are Hub ids or folders; `unchecked` runs without a safety checker
-    where none can be loaded."""
+    where none can be loaded; `data` is the folder where validation records are."""
 
     model: str
     device: Literal["auto", "cuda", "cpu"] = "auto"
@@ -21,6 +22,7 @@ class LocalOptions:
     unchecked: bool = False
     token: SecretStr | None = None
     hub: str = "https://huggingface.co"
+    data: Path | None = None
 
     @staticmethod
     def of(settings: Settings) -> LocalOptions:
@@ -32,4 +34,5 @@ class LocalOptions:
             unchecked=settings.local_unchecked,
             token=settings.hf_token,
             hub=settings.hub,
+            data=settings.data_dir,
         )

@@ -115,6 +115,9 @@ class Noted:
     def restore(self) -> None:
         self.seen.append("restore")
 
+    def take_written(self) -> frozenset[str]:
+        return frozenset()
+
     def shrink(self) -> None:
         self.seen.append("shrink")
         self.hungry = False

@@ -79,7 +79,9 @@ def test_an_estimate_is_where_one_straight_step_would_end(bench: Bench) -> None:
     bench.run()
     embeds = bench.engine._encoder.encode("a fox").embeds
     start = noise(bench.loaded, 7, 64, 48)
-    steps = list(denoise(bench.loaded, [start], embeds, 8, lambda: False))
+    steps = list(
+        denoise(bench.loaded, bench.loaded.pipe.transformer, [start], embeds, 8, lambda: False)
+    )
     _, sigmas = schedule(bench.loaded, start, 8)
     before = start
     for step in steps:

@@ -230,12 +230,6 @@ async def test_images_of_an_earlier_process_are_gone(backend: LocalBackend) -> N
         backend.resume({"id": "1"}, NOTHING)
 
 
-async def test_a_field_that_nothing_honours_is_named(backend: LocalBackend, desk: Desk) -> None:
-    desk.gate("a fox").set()
-    finished = (await events_of(backend, acceleration="high", sync_mode=True))[-1]
-    assert isinstance(finished, Finished) and finished.result.ignored == ("acceleration",)
-
-
 async def test_a_pool_of_engines_can_stand_in_for_the_one() -> None:
     """All that a desk is asked: jobs with their owners in, events out, a start and an end."""
     seen: list[Any] = []
