@@ -60,7 +60,7 @@ class Modes:
             return self._regular()
         regular = self._regular()
         missing = (
-            f"acceleration 'high' isn't to be had here: {self._ready.no_high}. 'regular' was used."
+            f"Acceleration 'high' isn't to be had here: {self._ready.no_high}. 'regular' was used."
         )
         return Chosen(regular.transformer, "regular", (missing, *regular.warnings))
 

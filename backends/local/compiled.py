@@ -69,9 +69,10 @@ def run_block(block: nn.Module, tokens: Tensor, rotations: Tensor, *modulation: 
     return made[0].detach()  # type: ignore[no-any-return]
 
 
-def separate(name: str) -> Run:
-    """`run_block` with a code object of its own: PyTorch keeps compiled code by code object."""
-    return FunctionType(run_block.__code__.replace(co_name=name), globals(), name)
+def separate(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """The same with a code object of its own: PyTorch keeps compiled code by code object."""
+    code = function.__code__.replace(co_name=name)
+    return FunctionType(code, function.__globals__, name)
 
 
 def sharing(block: nn.Module) -> Any:

@@ -90,9 +90,9 @@ class Fp8Blocks:
 
     def follow(self, changed: Collection[str]) -> None:
         """Quantise anew the parameters of these names that are here; others are left alone."""
-        for name in self._pairs.keys() & set(changed):
-            weight, mine = self._pairs[name]
-            self._quantise(weight.data, mine.weight, mine.scale)
+        for name, (weight, mine) in self._pairs.items():
+            if name in changed:
+                self._quantise(weight.data, mine.weight, mine.scale)
 
 
 def room(row: Sequence[nn.Module]) -> int:

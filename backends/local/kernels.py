@@ -21,6 +21,7 @@ from backends.local.compiled import (
     Region,
     recorded,
     resized,
+    run_block,
     separate,
     sharing,
     view,
@@ -158,7 +159,7 @@ class Workshop:
 
     def _compile(self, name: str, inputs: Inputs) -> None:
         blocks = list(getattr(self._model, name))
-        run = self._tools.compile(separate(name))
+        run = self._tools.compile(separate(run_block, name))
         region = Region([(sharing(block), run) for block in blocks])
         check_blocks(region, blocks, inputs, ROUNDINGS * spacing(inputs[0].dtype))
         meet_scales(region, inputs, (PADDED, 4 * len(inputs[0])))
@@ -216,10 +217,9 @@ class Workshop:
     def _compile_high(self, inputs: Inputs) -> None:
         blocks = list(self._model.layers)
         first, *_, last = steps = self._regular_steps(blocks)
-        weights = Fp8Blocks(
-            blocks, range(1, len(blocks) - 1), quantise=self._tools.compile(quantise_into)
-        )
-        run = self._tools.compile(separate("layers_fp8"))
+        quantise = self._tools.compile(separate(quantise_into, "quantise"))
+        weights = Fp8Blocks(blocks, range(1, len(blocks) - 1), quantise=quantise)
+        run = self._tools.compile(separate(run_block, "layers_fp8"))
         region = Region([first, *((block, run) for block in weights.blocks.values()), last])
         check_blocks(region, blocks, inputs, FP8)
         meet_scales(region, inputs, (PADDED, 4 * len(inputs[0])))

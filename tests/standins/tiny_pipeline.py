@@ -80,14 +80,14 @@ def save_tiny_classifier(folder: Path, labels: tuple[str, str] = ("normal", "nsf
     return folder
 
 
-def tiny_transformer() -> Any:
+def tiny_transformer(layers: int = 2) -> Any:
     """The real class at the width of `tests.standins.adapters.TINY`, with random weights."""
     model = ZImageTransformer2DModel(
         all_patch_size=(2,),
         all_f_patch_size=(1,),
         in_channels=16,
         dim=64,
-        n_layers=2,
+        n_layers=layers,
         n_refiner_layers=1,
         n_heads=2,
         n_kv_heads=2,
