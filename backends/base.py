@@ -37,7 +37,8 @@ class Capabilities:
     `problem` is None when it is ready. `fields` are the request's fields that
     it honours; `lora_scale` is the inclusive range of an adapter's scale;
     `lora_source` is how it reads one: from an address that needs no token, from
-    a file on this machine, or not at all.
+    a file on this machine, or not at all. `notes` are what to know of a field
+    here, by the field's name, as keys of the page's texts.
     """
 
     fields: frozenset[str]
@@ -46,6 +47,7 @@ class Capabilities:
     previews: bool = False
     lora_source: Literal["url", "file"] | None = None
     problem: BackendUnavailable | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def check(self, request: GenerationRequest) -> None:
         """Refuse what this backend can't do, before anything is sent.

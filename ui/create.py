@@ -83,9 +83,10 @@ def build_recipe(i18n: gr.I18n, able: Capabilities, slots: Callable[[], gr.HTML]
 
 
 def ability(name: str, i18n: gr.I18n, able: Capabilities) -> dict[str, Any]:
-    """What a backend can't do stays on the page, off, with the reason."""
+    """What a backend can't do stays on the page, off, with the reason; what it does in a way of
+    its own has a note."""
     on = name in able.fields
-    key = f"field.{name}.description" if on else "unable"
+    key = able.notes.get(name, f"field.{name}.description") if on else "unable"
     return {"interactive": on, "info": str(i18n(key))}
 
 

@@ -21,6 +21,7 @@ from backends.local.desk import Desk, EngineDesk
 from backends.local.job import Job
 from backends.local.options import LocalOptions
 from backends.local.process import EngineProcess
+from backends.local.validation import folder_here, validated
 from generation.errors import BackendUnavailable, MediaExpired, PackagesMissing
 from generation.events import Event, Handle
 from generation.imagefile import CheckedImage, check_image
@@ -54,6 +55,7 @@ class LocalBackend:
             previews=True,
             lora_source="file",
             problem=_problem(self._options),
+            notes=_notes(self._options),
         )
 
     async def prepare(self, request: GenerationRequest, resources: Resources) -> Resources:
@@ -113,6 +115,13 @@ def _problem(options: LocalOptions) -> BackendUnavailable | None:
         reason = "this machine shows no GPU; PLAYGROUND_LOCAL_DEVICE=cpu does without, slowly"
         return BackendUnavailable(backend="local", reason=reason)
     return None
+
+
+def _notes(options: LocalOptions) -> dict[str, str]:
+    model = folder_here(options.model)
+    if model is not None and validated(options.data, model):
+        return {}
+    return {"acceleration": "note.acceleration.unvalidated"}
 
 
 @cache

@@ -52,7 +52,7 @@ class Rotary:
         query = _rotated(attn.norm_q(query), freqs_cis)
         key = _rotated(attn.norm_k(key), freqs_cis)
         seen = dispatch_attention_fn(query, key, value)
-        return attn.to_out[1](attn.to_out[0](seen.flatten(2, 3).to(query.dtype)))  # type: ignore[no-any-return]
+        return attn.to_out[1](attn.to_out[0](seen.flatten(2, 3).to(query.dtype)))
 
 
 def _rotated(heads: Tensor, rotations: Any) -> Tensor:
@@ -66,7 +66,7 @@ def _rotated(heads: Tensor, rotations: Any) -> Tensor:
 def run_block(block: nn.Module, tokens: Tensor, rotations: Tensor, *modulation: Tensor) -> Tensor:
     """One block on its `Inputs`."""
     made = block(tokens[None], None, rotations[None], *modulation)
-    return made[0].detach()  # type: ignore[no-any-return]
+    return made[0].detach()
 
 
 def separate(function: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -83,7 +83,7 @@ def sharing(block: nn.Module) -> Any:
     return twin
 
 
-class Region(nn.Module):
+class Region(nn.Module):  # type: ignore[misc]
     """A row of blocks, each with the function that runs it, in the place of all of them.
 
     `replays` are recordings of the whole row, by their number of tokens.
@@ -103,7 +103,8 @@ class Region(nn.Module):
     def forward(self, x: Tensor, mask: None, freqs: Tensor, *modulation: Tensor | None) -> Tensor:
         """As diffusers calls a block, with tokens (1, n, dim)."""
         inputs = as_inputs(x, mask, freqs, *modulation)
-        return self.replays.get(x.shape[1], self.run)(*inputs)[None]
+        run: Callable[..., Tensor] = self.replays.get(x.shape[1]) or self.run
+        return run(*inputs)[None]
 
 
 def as_inputs(x: Tensor, mask: None, freqs: Tensor, *modulation: Tensor | None) -> Inputs:

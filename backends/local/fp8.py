@@ -39,7 +39,7 @@ def quantise_into(weight: Tensor, eight: Tensor, scale: Tensor) -> None:
     scale.copy_(factors)
 
 
-class Fp8Linear(nn.Module):
+class Fp8Linear(nn.Module):  # type: ignore[misc]
     """A linear layer without a bias, from `source`, whose weight it follows on demand."""
 
     def __init__(self, source: nn.Linear) -> None:
@@ -55,7 +55,7 @@ class Fp8Linear(nn.Module):
             rows, self.weight.t(), scale_a=scale, scale_b=self.scale.t(),
             out_dtype=x.dtype, use_fast_accum=True,
         )  # fmt: skip
-        return product.unflatten(0, x.shape[:-1])  # type: ignore[no-any-return]
+        return product.unflatten(0, x.shape[:-1])
 
 
 class Fp8Blocks:

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from huggingface_hub import try_to_load_from_cache
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 UNVALIDATED: Final = (
@@ -61,6 +62,14 @@ def validated(data: Path | None, model: Path) -> Validation | None:
     except (OSError, ValidationError):
         return None
     return found if found.revision == revision(model) else None
+
+
+def folder_here(model: str) -> Path | None:
+    """The folder of a model (a folder itself, or a Hub id) if it is on this machine already."""
+    if Path(model).is_dir():
+        return Path(model)
+    found = try_to_load_from_cache(model, "model_index.json")
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def record(data: Path, validation: Validation) -> Path:

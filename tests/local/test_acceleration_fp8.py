@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from backends.base import Resources
 from backends.local.adapters import MergedAdapters
+from backends.local.backend import LocalBackend
 from backends.local.fp8 import LARGEST, Fp8Blocks, Fp8Linear, quantised, room
 from backends.local.loading import Loaded
 from backends.local.options import LocalOptions
@@ -15,6 +17,7 @@ from backends.local.validation import UNVALIDATED, Validation, record, revision,
 from generation.lora_file import LoraFile
 from tests.local.workbench import Workbench, deep, forward, kernels
 from tests.standins.adapters import adapter
+from ui.texts import catalogue
 
 
 @pytest.fixture
@@ -209,6 +212,18 @@ def test_a_record_is_of_one_revision(tmp_path: Path) -> None:
     assert validated(tmp_path, one) is None, "of another model"
     path.write_text("{")
     assert validated(tmp_path, one) is None
+
+
+def test_the_page_calls_high_unvalidated_as_long(tmp_path: Path) -> None:
+    model = tmp_path / ("b" * 40)
+    model.mkdir()
+    backend = LocalBackend(LocalOptions(str(model), device="cpu", data=tmp_path))
+    (key,) = backend.capabilities(Resources()).notes.values()
+    assert "real weights" in catalogue("en")[key]
+    record(tmp_path, proof(model))
+    assert backend.capabilities(Resources()).notes == {}
+    elsewhere = LocalBackend(LocalOptions("nobody/nothing", device="cpu", data=tmp_path))
+    assert elsewhere.capabilities(Resources()).notes
 
 
 @pytest.mark.parametrize("at", [0, 2_999_999])
