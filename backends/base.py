@@ -37,8 +37,8 @@ class Capabilities:
     `problem` is None when it is ready. `fields` are the request's fields that
     it honours; `lora_scale` is the inclusive range of an adapter's scale;
     `lora_source` is how it reads one: from an address that needs no token, from
-    a file on this machine, or not at all. `notes` are what to know of a field
-    here, by the field's name, as keys of the page's texts.
+    a file on this machine, or not at all. `notes` say what to know of a field
+    here: by its name, a word for which the page has the text `note.<name>.<word>`.
     """
 
     fields: frozenset[str]

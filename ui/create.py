@@ -86,8 +86,9 @@ def ability(name: str, i18n: gr.I18n, able: Capabilities) -> dict[str, Any]:
     """What a backend can't do stays on the page, off, with the reason; what it does in a way of
     its own has a note."""
     on = name in able.fields
-    key = able.notes.get(name, f"field.{name}.description") if on else "unable"
-    return {"interactive": on, "info": str(i18n(key))}
+    note = able.notes.get(name)
+    key = f"note.{name}.{note}" if note else f"field.{name}.description"
+    return {"interactive": on, "info": str(i18n(key if on else "unable"))}
 
 
 def _sizes(controls: dict[str, Component], i18n: gr.I18n) -> None:

@@ -121,7 +121,7 @@ def _notes(options: LocalOptions) -> dict[str, str]:
     model = folder_here(options.model)
     if model is not None and validated(options.data, model):
         return {}
-    return {"acceleration": "note.acceleration.unvalidated"}
+    return {"acceleration": "unvalidated"}
 
 
 @cache

@@ -162,7 +162,7 @@ class Workshop:
         run = self._tools.compile(separate(run_block, name))
         region = Region([(sharing(block), run) for block in blocks])
         check_blocks(region, blocks, inputs, ROUNDINGS * spacing(inputs[0].dtype))
-        meet_scales(region, inputs, (PADDED, 4 * len(inputs[0])))
+        meet_scales(region, inputs, (PADDED, 2 * len(inputs[0])))
         check_faster(self._time(region.run, inputs), self._time(_eager(blocks), inputs))
         self._made.regions[name] = region
 
@@ -222,7 +222,7 @@ class Workshop:
         run = self._tools.compile(separate(run_block, "layers_fp8"))
         region = Region([first, *((block, run) for block in weights.blocks.values()), last])
         check_blocks(region, blocks, inputs, FP8)
-        meet_scales(region, inputs, (PADDED, 4 * len(inputs[0])))
+        meet_scales(region, inputs, (PADDED, 2 * len(inputs[0])))
         check_faster(self._time(region.run, inputs), self._time(Region(steps).run, inputs))
         self._made.high = High(region, weights)
 

@@ -218,8 +218,8 @@ def test_the_page_calls_high_unvalidated_as_long(tmp_path: Path) -> None:
     model = tmp_path / ("b" * 40)
     model.mkdir()
     backend = LocalBackend(LocalOptions(str(model), device="cpu", data=tmp_path))
-    (key,) = backend.capabilities(Resources()).notes.values()
-    assert "real weights" in catalogue("en")[key]
+    ((field, word),) = backend.capabilities(Resources()).notes.items()
+    assert "real weights" in catalogue("en")[f"note.{field}.{word}"]
     record(tmp_path, proof(model))
     assert backend.capabilities(Resources()).notes == {}
     elsewhere = LocalBackend(LocalOptions("nobody/nothing", device="cpu", data=tmp_path))
