@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -23,7 +24,7 @@ from history.store import History
 from jobs import Runner
 from lora_registry.registry import Registry
 from settings import Settings
-from ui.create import build_recipe
+from ui.create import ability, build_recipe
 from ui.page import Site, build_page
 from ui.recipes import control_values, request_values
 from ui.texts import catalogue, translations
@@ -146,6 +147,17 @@ def values(controls: dict[str, Component]) -> dict[str, Any]:
 
 def test_the_layout_has_every_field(controls: dict[str, Component]) -> None:
     assert set(request_values(values(controls))) == set(GenerationRequest.model_fields)
+
+
+def test_a_note_takes_the_place_of_a_description() -> None:
+    noted = replace(ABLE, notes={"acceleration": "unvalidated"})
+    shown = {
+        name: ability(name, translations(), noted)["info"] for name in ("acceleration", "seed")
+    }
+    assert "note.acceleration.unvalidated" in shown["acceleration"]
+    assert "field.seed.description" in shown["seed"]
+    none = replace(noted, fields=frozenset())
+    assert "unable" in ability("acceleration", translations(), none)["info"]
 
 
 def test_untouched_the_page_asks_for_the_endpoints_defaults(controls: dict[str, Component]) -> None:
