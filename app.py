@@ -57,8 +57,10 @@ def serve(settings: Settings) -> None:
             print(history.notice, file=sys.stderr)
         # In public, strangers would read the owner's private adapters by it.
         token = settings.hf_token if settings.mode == "private" else None
+        if settings.mode == "public" and settings.fal_key:
+            print(_announced(settings), file=sys.stderr)
         registry = Registry(data_dir / "adapters", token=token, hub=settings.hub)
-        runner = Runner(history, available(settings), registry)
+        runner = Runner(history, available(settings), registry, settings.terms())
         visitors = Visitors(settings.mode)
         runner.start()
         try:
@@ -71,6 +73,14 @@ def serve(settings: Settings) -> None:
         finally:
             runner.close()
             registry.close()
+
+
+def _announced(settings: Settings) -> str:
+    """What strangers may spend, said at every start: nobody should find out by the bill."""
+    return (
+        f"Visitors may spend ${settings.daily_budget} a day on FAL_KEY, all together "
+        f"(PLAYGROUND_DAILY_BUDGET), each {settings.visitor_limits} (PLAYGROUND_VISITOR_LIMITS)."
+    )
 
 
 if __name__ == "__main__":

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from decimal import Decimal
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from generation.allowance import Limits, Terms
 
 VERSION: Final = "0.1.0"
 ON_SPACE: Final = "SPACE_ID" in os.environ  # set by Hugging Face in every Space
@@ -20,6 +23,10 @@ def default_data_dir() -> Path:
     if ON_SPACE and os.access(SPACE_STORAGE, os.W_OK):
         return SPACE_STORAGE / "z-image-playground"
     return user_data_path("z-image-playground", appauthor=False)
+
+
+def _limits(given: Any) -> Any:
+    return Limits.parse(given) if isinstance(given, str) else given
 
 
 class Settings(BaseSettings):
@@ -88,6 +95,40 @@ class Settings(BaseSettings):
         alias="PLAYGROUND_MODE",
         description="public keeps every visitor's history apart (the default on a Space).",
     )
+    daily_budget: Decimal = Field(
+        Decimal("1.00"),
+        alias="PLAYGROUND_DAILY_BUDGET",
+        ge=0,
+        description="US dollars a day (UTC) that all visitors of a public page together may "
+        "spend on FAL_KEY.",
+    )
+    visitor_limits: Annotated[Limits, NoDecode, BeforeValidator(_limits)] = Field(
+        Limits.parse("5/minute, 15/hour, 50/day"),
+        alias="PLAYGROUND_VISITOR_LIMITS",
+        description="Images that a visitor of a public page may make on FAL_KEY or the local "
+        "backend, or none for no limit.",
+    )
+    allow_mature: bool | None = Field(
+        None,
+        alias="PLAYGROUND_ALLOW_MATURE",
+        description="Whether adapters marked as mature can be searched for; not set: on a "
+        "private page only.",
+    )
+    allow_unchecked: bool | None = Field(
+        None,
+        alias="PLAYGROUND_ALLOW_UNCHECKED",
+        description="Whether the safety checker can be switched off; not set: on a private "
+        "page only.",
+    )
+
+    def terms(self) -> Terms:
+        """What visitors may do on the owner's account."""
+        private = self.mode == "private"
+        unchecked = private if self.allow_unchecked is None else self.allow_unchecked
+        mature = private if self.allow_mature is None else self.allow_mature
+        if private:
+            return Terms(unchecked=unchecked, mature=mature)
+        return Terms(self.daily_budget, self.visitor_limits, unchecked, mature)
 
     @property
     def keeps_history(self) -> bool:

@@ -37,13 +37,16 @@ class Capabilities:
     `problem` is None when it is ready. `fields` are the request's fields that
     it honours; `lora_scale` is the inclusive range of an adapter's scale;
     `lora_source` is how it reads one: from an address that needs no token, from
-    a file on this machine, or not at all. `notes` say what to know of a field
-    here: by its name, a word for which the page has the text `note.<name>.<word>`.
+    a file on this machine, or not at all. `rationed`: it takes what is the
+    page owner's, money on their key or this machine's time. `notes` say what to
+    know of a field here: by its name, a word for which the page has the text
+    `note.<name>.<word>`.
     """
 
     fields: frozenset[str]
     lora_scale: tuple[float, float]
     billed: bool
+    rationed: bool = False
     previews: bool = False
     lora_source: Literal["url", "file"] | None = None
     problem: BackendUnavailable | None = None

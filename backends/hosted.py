@@ -87,6 +87,7 @@ class HostedBackend:
             fields=frozenset(GenerationRequest.model_fields),
             lora_scale=(0, 4),
             billed=True,
+            rationed=not resources.fal_key,
             lora_source="url",
             problem=None if has_key else KeyMissing(backend=self.name, reason="no key"),
         )

@@ -5,6 +5,11 @@
     ├── BackendUnavailable      this way of making images isn't ready
     │   ├── KeyMissing          the hosted endpoint needs a fal key
     │   └── PackagesMissing     the local pipeline's packages aren't installed
+    ├── AllowanceError          the owner of this page doesn't allow it; nothing was sent
+    │   ├── NotAllowedHere      a value that is the owner's to allow
+    │   ├── TooManyRequests     this visitor's images for now are used up
+    │   ├── BudgetSpent         today's dollars of all visitors are used up
+    │   └── SpendingStopped     the owner switched spending off
     ├── SubmitError
     │   ├── NotSent             no byte reached the endpoint
     │   ├── OutcomeUnknown      sent, but the answer was lost: it may have been accepted
@@ -152,6 +157,42 @@ class PackagesMissing(BackendUnavailable):
 
     message = "The local pipeline needs packages that aren't installed: {packages}."
     hint = "Run: pip install -r requirements-local.txt"
+
+
+# -- what the owner of a public page allows ------------------------------------
+
+
+class AllowanceError(PlaygroundError):
+    """Refused before anything was journaled or sent."""
+
+    message = "The owner of this page doesn't allow this."
+    hint = "Nothing was sent. Change the request, or try again later."
+
+
+class NotAllowedHere(AllowanceError):
+    """Facts: `field`, the wire name, and `value`."""
+
+    message = "{field} can't be {value} on this page: its owner doesn't allow it."
+    hint = "Change it and try again; nothing was sent."
+
+
+class TooManyRequests(AllowanceError):
+    """Facts: `allowed` images in each `period`, and `wait`, both as times with their unit."""
+
+    message = "Each visitor may make {allowed} images in {period} here, and yours are used up."
+    hint = "Possible again in {wait}, or now with a fal key of your own. Nothing was sent."
+
+
+class BudgetSpent(AllowanceError):
+    """Facts: `left` and `needed`, in dollars."""
+
+    message = "Today's budget of this page is spent: {left} is left, this needs up to {needed}."
+    hint = "It resets at 00:00 UTC; enter a fal key of your own to go on now. Nothing was sent."
+
+
+class SpendingStopped(AllowanceError):
+    message = "The owner of this page has stopped spending for now."
+    hint = "Enter a fal key of your own to go on, or come back later. Nothing was sent."
 
 
 # -- submitting ----------------------------------------------------------------

@@ -5,6 +5,7 @@ Prices in US dollars from fal's page of the model, read in November 2026.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -34,6 +35,16 @@ def estimate_cost(request: GenerationRequest) -> Cost:
     width, height = request.pixels
     megapixels = Decimal(width * height * request.num_images) / 1_000_000
     return Cost(megapixels, megapixels * PER_MEGAPIXEL, _expansion(request.enable_prompt_expansion))
+
+
+def upper_estimate(request: GenerationRequest) -> Decimal:
+    """The most that `request` can cost in dollars: each image as whole megapixels, begun or full.
+
+    fal names a price per megapixel and doesn't say how it rounds.
+    """
+    width, height = request.pixels
+    megapixels = math.ceil(width * height / 1_000_000) * request.num_images
+    return megapixels * PER_MEGAPIXEL + _expansion(request.enable_prompt_expansion)
 
 
 def cost_of_units(billable_units: float, expanded: bool) -> Decimal:

@@ -23,9 +23,11 @@ from sqlalchemy import (
     update,
 )
 
+from generation.allowance import Charge
 from generation.errors import PlaygroundError
 from generation.request import GenerationRequest
 from generation.result import GenerationResult, Receipt
+from history import spending
 from history.database import storage_faults
 from history.records import Job, State, StoredImage
 from history.schema import jobs
@@ -70,8 +72,14 @@ class Journal:
         with storage_faults(), self._engine.connect() as connection:
             return connection.execute(select(func.max(jobs.c.id))).scalar()
 
-    def add(self, job: Job, **claim: Any) -> None:
-        """Write a new job down; `claim` says whose it is: see `Claims`."""
+    def add(self, job: Job, charge: Charge | None = None, **claim: Any) -> None:
+        """Write a new job down, together with what it takes of the owner's.
+
+        `claim` says which process has it: see `Claims`.
+
+        Raises:
+            AllowanceError, InvalidRequest: it takes too much; nothing was written.
+        """
         values = {
             "id": job.id,
             "owner": job.owner,
@@ -88,6 +96,8 @@ class Journal:
             "cost_usd": 0.0,
         }
         with storage_faults(), self._engine.begin() as connection:
+            if charge is not None:
+                spending.reserve(connection, job, charge)
             connection.execute(_INSERT.values(claim) if claim else _INSERT, values)
 
     def change(self, job_id: str, *conditions: ColumnElement[bool], **values: Any) -> Job | None:
@@ -104,8 +114,11 @@ class Journal:
             statement = statement.values(computed)
             values = {name: value for name, value in values.items() if name not in computed}
         with storage_faults(), self._engine.begin() as connection:
-            rows = connection.execute(statement, values).all()
-        return [_job(row) for row in rows]
+            changed = [_job(row) for row in connection.execute(statement, values).all()]
+            if "state" in values:
+                for job in changed:
+                    spending.follow(connection, job)
+        return changed
 
     def find(self, job_id: str, *conditions: ColumnElement[bool]) -> Job | None:
         """One job."""

@@ -1,4 +1,4 @@
-"""The one table. Core, not ORM: a row is written six times and never tracked."""
+"""The tables. Core, not ORM: a row is written six times and never tracked."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any, Final
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     DateTime,
     Float,
     Index,
+    Integer,
     MetaData,
     String,
     Table,
@@ -21,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-REVISION: Final = "0002"
+REVISION: Final = "0003"
 """The newest migration; named here so that an up-to-date start imports no Alembic (0.2 s of CPU).
 
 A change of the table is a new file in `migrations/versions` and its name here;
@@ -80,4 +82,27 @@ jobs = Table(
     Index("jobs_by_owner", "owner", "id"),
     Index("jobs_by_state", "state"),
     Index("jobs_by_worker", "worker", postgresql_where=_leased, sqlite_where=_leased),
+)
+
+# What a job took of the owner's. No part of `jobs`: it outlives a job that is purged.
+spending = Table(
+    "spending",
+    metadata,
+    Column("job_id", String(64), primary_key=True),
+    Column("owner", String(255), nullable=False),
+    Column("created", UtcDateTime, nullable=False),
+    Column("images", Integer, nullable=False),
+    # Millionths of a dollar: whole numbers add up exactly in every database.
+    Column("micro_usd", BigInteger, nullable=False),
+    Column("status", String(16), nullable=False),
+    Index("spending_by_owner", "owner", "created"),
+    Index("spending_by_time", "created"),
+)
+
+# One row, which whoever reserves locks: so reservations come one after the other.
+spending_switch = Table(
+    "spending_switch",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("stopped", Boolean, nullable=False),
 )

@@ -16,6 +16,7 @@ from typing import Final, Self
 from filelock import FileLock
 from sqlalchemy import Engine
 
+from generation.allowance import Charge
 from generation.errors import DiskFull, NotInHistory
 from generation.imagefile import CheckedImage
 from generation.request import GenerationRequest
@@ -34,6 +35,7 @@ from history.folder import take_folder
 from history.leases import SECONDS, Alone, Lease, Leases
 from history.packing import pack
 from history.records import IllegalTransition, Job, State
+from history.spending import Spending
 from history.steps import JobSteps, stored_columns
 
 RESERVE: Final = 64 * 1024 * 1024  # bytes that a job may need: four images and the log
@@ -68,6 +70,8 @@ class History(JobSteps):
         self._engine = engine
         self._app_version = app_version
         super().__init__(rows.Journal(engine), lease or Alone())
+        self.spending = Spending(engine)
+        """What visitors took of the owner's, and the switch that ends it."""
         self._ids = rows.Ids(self._journal.newest_id())
         self._images = ImageFolder(folder, self._claims.mark)
         self._files = threading.Lock()  # held by whoever removes files or forbids it
@@ -131,11 +135,13 @@ class History(JobSteps):
         backend: str,
         request: GenerationRequest,
         notices: tuple[str, ...] = (),
+        charge: Charge | None = None,
     ) -> Job:
-        """Write a job down, before anything is sent.
+        """Write a job down, and reserve what it takes of the owner's, before anything is sent.
 
         Raises:
             DiskFull: less than `RESERVE` bytes are free; nothing was written.
+            AllowanceError, InvalidRequest: it takes too much; nothing was written.
         """
         with storage_faults():
             if shutil.disk_usage(self._folder).free < RESERVE:
@@ -151,7 +157,7 @@ class History(JobSteps):
             updated=now,
             notices=notices,
         )
-        self._journal.add(job, **self._claims.taken())
+        self._journal.add(job, charge, **self._claims.taken())
         return job
 
     def store(self, job_id: str, images: Sequence[CheckedImage], receipt: Receipt) -> Job:

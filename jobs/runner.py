@@ -13,12 +13,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from pydantic import SecretStr
 
 from backends.base import Backend, CancelOutcome, Capabilities, Resources
+from generation.allowance import PRIVATE, Allowance, Terms
 from generation.errors import (
     BackendUnavailable,
     KeyMissing,
@@ -48,9 +50,11 @@ class Runner:
         history: History,
         backends: Mapping[str, Backend],
         adapters: Adapters | None = None,
+        terms: Terms = PRIVATE,
     ) -> None:
         self.history = history
         self.backends = dict(backends)
+        self.terms = terms
         self.board = Board()
         self._adapters = adapters
         self._keys: dict[str, SecretStr] = {}
@@ -79,22 +83,37 @@ class Runner:
 
     def capabilities(self, backend: str, owner: str) -> Capabilities:
         """What a backend can do for this owner now."""
-        if backend not in self.backends:
-            raise BackendUnavailable(backend=backend, reason="there is no such backend")
-        return self.backends[backend].capabilities(self._resources(owner))
+        return self._backend(backend).capabilities(self._resources(owner))
 
     def submit(self, parsed: Parsed, owner: str, backend: str) -> Job:
         """Journal a request and start it; returns as soon as it is journaled.
 
         Raises:
-            BackendUnavailable, InvalidRequest: refused, nothing was sent.
+            BackendUnavailable, InvalidRequest, AllowanceError: refused, nothing was sent.
             StorageError: it could not be journaled, so nothing was sent.
         """
         request = parsed.request.with_seed()
-        self.capabilities(backend, owner).check(request)
-        job = self.history.create(owner, backend, request, parsed.notices)
-        self._loop.call_soon_threadsafe(self._start, job)
+        self.terms.check(request)
+        # Looked up once: the key that decides whose money it is is the key that is sent.
+        resources = self._resources(owner)
+        able = self._backend(backend).capabilities(resources)
+        able.check(request)
+        charge = self.terms.charge(request, billed=able.billed) if able.rationed else None
+        job = self.history.create(owner, backend, request, parsed.notices, charge)
+        self._loop.call_soon_threadsafe(self._start, job, resources)
         return job
+
+    def allowance(self, backend: str, owner: str) -> Allowance | None:
+        """What is left for this owner on a backend; None where nothing is counted."""
+        able = self.capabilities(backend, owner)
+        if self.terms.budget is None or able.problem or not able.rationed:
+            return None
+        now, spending = datetime.now(UTC), self.history.spending
+        images = self.terms.limits.left(spending.used(owner, now), now)
+        if not able.billed:
+            return Allowance(images, None)
+        usd = max(Decimal(0), self.terms.budget - spending.today(now).usd)
+        return Allowance(images, usd, spending.stopped)
 
     def view(self, job_id: str, owner: str) -> JobView:
         """A job as it is now; raises NotInHistory for another owner's."""
@@ -162,13 +181,13 @@ class Runner:
 
     # -- on the runner's loop --------------------------------------------------
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: Job, resources: Resources | None = None) -> None:
         if self._closing or job.id in self._flights:
             return
         flight = Flight(
             job,
             self.backends[job.backend],
-            self._resources(job.owner),
+            resources or self._resources(job.owner),
             history=self.history,
             board=self.board,
             disk=self._disk,
@@ -286,6 +305,11 @@ class Runner:
 
     async def _journal(self, change: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._disk, change)
+
+    def _backend(self, name: str) -> Backend:
+        if name not in self.backends:
+            raise BackendUnavailable(backend=name, reason="there is no such backend")
+        return self.backends[name]
 
     def _resources(self, owner: str) -> Resources:
         return Resources(owner=owner, fal_key=self._keys.get(owner))

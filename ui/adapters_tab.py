@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import gradio as gr
 
+from generation.allowance import Terms
+from generation.errors import NotAllowedHere
 from lora_registry.cards import Card
 from lora_registry.registry import Registry
 from lora_registry.search import SORTS, Page, Query
@@ -24,12 +26,16 @@ SIZES: Final = {"100 MB": 100 * 10**6, "300 MB": 300 * 10**6, "1 GB": 10**9}
 SWITCHES: Final = ("has_trigger", "has_pictures", "not_gated", "include_mature")
 
 
-def adapter_grid(registry: Registry) -> gr.HTML:
+def adapter_grid(registry: Registry, terms: Terms) -> gr.HTML:
     """The grid; its script asks for pages when it is seen and when a filter changes."""
 
     async def find_adapters(asked: dict[str, Any], request: gr.Request) -> dict[str, Any]:
-        page = await registry.search(query_of(asked))
-        return page_html(page, language(request))
+        query, tongue = query_of(asked), language(request)
+        try:
+            terms.check_search(query.include_mature)
+        except NotAllowedHere as exc:
+            return {"html": "", "count": 0, "more": False, "note": " ".join(explain(tongue, exc))}
+        return page_html(await registry.search(query), tongue)
 
     async def your_adapters(asked: dict[str, Any], request: gr.Request) -> dict[str, Any]:
         ids = [str(each)[:MAX_TEXT] for each in list(asked.get("ids", ()))[:MAX_YOURS]]
@@ -93,10 +99,10 @@ def _age(seconds: float, tongue: Language) -> str:
 # -- the tools above the grid --------------------------------------------------
 
 
-def finder(tongue: Language) -> str:
+def finder(tongue: Language, terms: Terms) -> str:
     """Search, sort and filters, and where the cards go."""
     return join(
-        tag("div", *_tools(tongue), class_="finder-bar", role="search"),
+        tag("div", *_tools(tongue, terms), class_="finder-bar", role="search"),
         tag("p", class_="finder-note", role="status", hidden=True),
         _group(tongue, "yours", hidden=True),
         _group(tongue, "turbo"),
@@ -106,14 +112,14 @@ def finder(tongue: Language) -> str:
     )
 
 
-def _tools(tongue: Language) -> list[Html]:
+def _tools(tongue: Language, terms: Terms) -> list[Html]:
     search = say(tongue, "finder.search")
     return [
         tag("input", type="search", class_="finder-text", placeholder=search, aria_label=search),
         _choice(tongue, "sort", SORTS),
         _choice(tongue, "license", ("", *LICENCES)),
         _choice(tongue, "size", ("", *SIZES)),
-        *(_switch(tongue, name) for name in SWITCHES),
+        *(_switch(tongue, name, terms) for name in SWITCHES),
         tag("button", class_="finder-author", type="button", hidden=True,
             title=say(tongue, "finder.anyone")),
     ]  # fmt: skip
@@ -132,9 +138,11 @@ def _option(tongue: Language, name: str, value: str) -> str:
     return value or say(tongue, f"finder.{name}")
 
 
-def _switch(tongue: Language, name: str) -> Html:
-    box = tag("input", type="checkbox", name=name)
-    return tag("label", box, say(tongue, f"finder.{name}"), class_="finder-switch")
+def _switch(tongue: Language, name: str, terms: Terms) -> Html:
+    off = name == "include_mature" and not terms.mature
+    box = tag("input", type="checkbox", name=name, disabled=off)
+    why = say(tongue, "not_allowed.include_mature") if off else None
+    return tag("label", box, say(tongue, f"finder.{name}"), class_="finder-switch", title=why)
 
 
 def _group(tongue: Language, name: str, *, hidden: bool = False) -> Html:

@@ -92,7 +92,7 @@ def add_endpoints(
         **anywhere,
     )
     api(history, api_name="history", **anywhere)
-    add_lookups(registry, visitors, anywhere)
+    add_lookups(registry, visitors, runner.terms, anywhere)
     _add_restore()
 
 

@@ -11,6 +11,7 @@ import gradio as gr
 from gradio.components import Component
 
 from backends.base import Capabilities
+from generation.allowance import PRIVATE, Terms
 from generation.request import MAX_PROMPT, PRESET_PIXELS, ImageSizePreset
 from ui.controls import control
 from ui.markup import tag
@@ -38,12 +39,15 @@ class Recipe:
 
     controls: dict[str, Component]
     generate: gr.Button
+    allowance: gr.HTML
     notice: gr.HTML
     dice: gr.Button
     lock: gr.Button
 
 
-def build_recipe(i18n: gr.I18n, able: Capabilities, slots: Callable[[], gr.HTML]) -> Recipe:
+def build_recipe(
+    i18n: gr.I18n, able: Capabilities, slots: Callable[[], gr.HTML], terms: Terms = PRIVATE
+) -> Recipe:
     """Lay out the controls inside the column that is being built, for a backend.
 
     `slots` makes the adapters' component where it stands.
@@ -75,16 +79,19 @@ def build_recipe(i18n: gr.I18n, able: Capabilities, slots: Callable[[], gr.HTML]
         lock = gr.Button(i18n("seed.keep"), elem_id="lock", size="sm", min_width=0, scale=0)
     with gr.Accordion(i18n("advanced"), open=False, elem_id="advanced"):
         for name in ADVANCED:
-            controls[name] = control(name, i18n, **ability(name, i18n, able))
+            controls[name] = control(name, i18n, **ability(name, i18n, able, terms))
     with gr.Column(elem_id="go"):
         notice = gr.HTML("", elem_id="notice")
         generate = gr.Button(i18n("action.generate"), variant="primary", elem_id="generate")
-    return Recipe(controls, generate, notice, dice, lock)
+        allowance = gr.HTML("", elem_id="allowance", apply_default_css=False)
+    return Recipe(controls, generate, allowance, notice, dice, lock)
 
 
-def ability(name: str, i18n: gr.I18n, able: Capabilities) -> dict[str, Any]:
-    """What a backend can't do stays on the page, off, with the reason; what it does in a way of
-    its own has a note."""
+def ability(name: str, i18n: gr.I18n, able: Capabilities, terms: Terms) -> dict[str, Any]:
+    """What a backend can't do, or the owner doesn't allow, stays on the page, off, with the
+    reason; what a backend does in a way of its own has a note."""
+    if name == "enable_safety_checker" and not terms.unchecked:
+        return {"interactive": False, "info": str(i18n("not_allowed.enable_safety_checker"))}
     on = name in able.fields
     note = able.notes.get(name)
     key = f"note.{name}.{note}" if note else f"field.{name}.description"

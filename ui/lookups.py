@@ -8,6 +8,7 @@ from typing import Any, Final
 import gradio as gr
 from gradio.events import api
 
+from generation.allowance import Terms
 from lora_registry.inspection import Inspection
 from lora_registry.registry import Registry
 from lora_registry.search import SORTS, Query
@@ -17,7 +18,9 @@ from ui.visitor import Visitors
 MAX_ROWS: Final = 100
 
 
-def add_lookups(registry: Registry, visitors: Visitors, options: dict[str, Any]) -> None:
+def add_lookups(
+    registry: Registry, visitors: Visitors, terms: Terms, options: dict[str, Any]
+) -> None:
     """Define `/search_loras` and `/inspect_lora` inside the Blocks that is being built."""
 
     async def search_loras(
@@ -30,6 +33,7 @@ def add_lookups(registry: Registry, visitors: Visitors, options: dict[str, Any])
             in_range = type(limit) is int and 1 <= limit <= MAX_ROWS
             check("limit", in_range, f"must be a whole number between 1 and {MAX_ROWS}")
             check("include_mature", isinstance(include_mature, bool), "must be true or false")
+            terms.check_search(include_mature)
             asked = Query(query, sort=sort, include_mature=include_mature, limit=limit)
             page = await registry.search(asked)
             if page.problem is not None and not page.cards:

@@ -71,11 +71,12 @@ def build_page(site: Site) -> Page:
                         i18n,
                         site.runner.capabilities(site.backend, owner=""),
                         lambda: adapter_slots(site.registry, site.runner, site.visitors),
+                        site.runner.terms,
                     )
                 with gr.Column(elem_id="light-table", scale=1, min_width=320):
                     live = live_stage(site.runner, site.visitors)
             with gr.Tab(i18n("tab.adapters"), id="adapters"):
-                finder = adapter_grid(site.registry)
+                finder = adapter_grid(site.registry, site.runner.terms)
             with gr.Tab(i18n("tab.history"), id="history"):
                 gallery, render_toolbar = history_gallery(
                     site.runner, site.visitors, site.keeps_history

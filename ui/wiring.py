@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+from collections.abc import Sequence
 from typing import Any, Final
 
 import gradio as gr
 
-from backends.base import Capabilities
+from generation.allowance import Terms
 from generation.errors import PlaygroundError
 from generation.parsing import parse_request
 from generation.pricing import estimate_cost, format_usd
 from generation.request import GenerationRequest
 from jobs import Runner
 from ui.adapters_tab import finder
+from ui.allowance import allowance_line
 from ui.create import ADVANCED, ability
 from ui.header import backend_status
 from ui.markup import join, tag
@@ -41,6 +43,8 @@ def connect(runner: Runner, visitors: Visitors, i18n: gr.I18n, parts: Parts) -> 
     """Attach every event of the page."""
     _header(runner, visitors, i18n, parts)
     _generating(runner, visitors, parts)
+    if runner.terms.budget is not None:
+        _allowance(runner, visitors, parts)
     _price(runner, visitors, parts)
     _seed(runner, visitors, parts)
     _restoring(runner, visitors, parts)
@@ -55,10 +59,10 @@ def _header(runner: Runner, visitors: Visitors, i18n: gr.I18n, parts: Parts) -> 
         return {
             parts.account: parts.render_account(request),
             parts.gallery: parts.render_toolbar(request),
-            parts.finder: finder(language(request)),
+            parts.finder: finder(language(request), runner.terms),
             parts.status: status(backend, request),
             parts.recipe.notice: _word_from_the_start(runner.history.notice),
-            **_fill(parts, _usable_draft(draft)),
+            **_fill(parts, _usable_draft(draft, runner.terms)),
         }
 
     parts.page.load(
@@ -78,7 +82,11 @@ def _header(runner: Runner, visitors: Visitors, i18n: gr.I18n, parts: Parts) -> 
         changed(status, inputs=parts.backend, outputs=parts.status, **DIRECT)
 
     def abilities(backend: str, request: gr.Request) -> dict[Any, Any]:
-        return _abilities(parts, i18n, runner.capabilities(backend, visitors.owner(request)))
+        """Controls for another backend; their values stay. The slots look after themselves."""
+        able = runner.capabilities(backend, visitors.owner(request))
+        return {
+            parts.controls[n]: gr.update(**ability(n, i18n, able, runner.terms)) for n in ADVANCED
+        }
 
     parts.backend.change(
         abilities, inputs=parts.backend, outputs=[parts.controls[n] for n in ADVANCED], **DIRECT
@@ -86,11 +94,6 @@ def _header(runner: Runner, visitors: Visitors, i18n: gr.I18n, parts: Parts) -> 
     parts.account.language(
         lambda **values: values, inputs_kwargs=parts.controls, outputs=parts.draft, **DIRECT
     ).then(None, js="() => window.playground.switchLanguage()", **DIRECT)
-
-
-def _abilities(parts: Parts, i18n: gr.I18n, able: Capabilities) -> dict[Any, Any]:
-    """Controls for another backend; their values stay. The slots look after themselves."""
-    return {parts.controls[n]: gr.update(**ability(n, i18n, able)) for n in ADVANCED}
 
 
 def _generating(runner: Runner, visitors: Visitors, parts: Parts) -> None:
@@ -115,6 +118,27 @@ def _generating(runner: Runner, visitors: Visitors, parts: Parts) -> None:
     parts.live.example(
         run_example, inputs_kwargs=asked, outputs=[*outputs, parts.controls["prompt"]], **DIRECT
     )
+
+
+def _allowance(runner: Runner, visitors: Visitors, parts: Parts) -> None:
+    """What is left for the visitor, told again whenever it may have changed."""
+
+    def left(backend: str, request: gr.Request) -> str:
+        try:
+            found = runner.allowance(backend, visitors.owner(request))
+        except PlaygroundError:  # said where it matters: at the next click
+            return ""
+        return allowance_line(found, language(request)) if found else ""
+
+    triggers = [
+        parts.page.load,
+        parts.backend.change,
+        parts.account.changed,
+        parts.live.began,
+        parts.live.settled,
+        parts.recipe.notice.change,  # a refusal: others may have spent meanwhile
+    ]
+    gr.on(triggers, left, inputs=parts.backend, outputs=parts.recipe.allowance, **DIRECT)
 
 
 def _price(runner: Runner, visitors: Visitors, parts: Parts) -> None:
@@ -176,13 +200,13 @@ def _restoring(runner: Runner, visitors: Visitors, parts: Parts) -> None:
             job = runner.view(str(event._data["job"]), visitors.owner(request)).job
         except PlaygroundError as exc:
             return {parts.recipe.notice: notice(language(request), exc)}
-        return _restored(parts, job.request, language(request))
+        return _restored(parts, runner.terms, job.request, language(request))
 
     def from_image(event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
         found = json.loads(event._data["found"])
         restored = parse_request(found["request"]).request
         lost = [str(name) for name in found["not_restored"]]
-        return _restored(parts, restored, language(request), lost=lost)
+        return _restored(parts, runner.terms, restored, language(request), lost)
 
     outputs = [*parts.controls.values(), parts.recipe.notice, parts.tabs]
     for trigger in (parts.live.restore, parts.gallery.restore):
@@ -192,14 +216,18 @@ def _restoring(runner: Runner, visitors: Visitors, parts: Parts) -> None:
 
 def _restored(
     parts: Parts,
+    terms: Terms,
     request: GenerationRequest,
     tongue: Language,
-    lost: list[str] | None = None,
+    lost: Sequence[str] = (),
 ) -> dict[Any, Any]:
+    permitted = terms.permitted(request)
+    if permitted != request:
+        lost = [*lost, "enable_safety_checker"]
     key = "restored.partly" if lost else "restored"
-    words = tag("p", say(tongue, key, names=", ".join(lost or [])), class_="restored")
+    words = tag("p", say(tongue, key, names=", ".join(lost)), class_="restored")
     return {
-        **_fill(parts, control_values(request)),
+        **_fill(parts, control_values(permitted)),
         parts.recipe.notice: words,
         parts.tabs: gr.Tabs(selected="create"),
     }
@@ -209,13 +237,13 @@ def _fill(parts: Parts, values: dict[str, Any]) -> dict[Any, Any]:
     return {parts.controls[name]: value for name, value in values.items()}
 
 
-def _usable_draft(draft: Any) -> dict[str, Any]:
+def _usable_draft(draft: Any, terms: Terms) -> dict[str, Any]:
     """What the browser kept of the last visit, if it is whole and valid."""
     if not isinstance(draft, dict):
         return {}
     try:
         known = {**draft, "prompt": draft.get("prompt") or "-"}
-        values = control_values(parse_request(request_values(known)).request)
+        values = control_values(terms.permitted(parse_request(request_values(known)).request))
     except (PlaygroundError, KeyError, TypeError):
         return {}
     return values | {"prompt": draft.get("prompt") or ""}

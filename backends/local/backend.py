@@ -52,6 +52,7 @@ class LocalBackend:
             fields=frozenset(GenerationRequest.model_fields),
             lora_scale=(-4, 4),
             billed=False,
+            rationed=True,
             previews=True,
             lora_source="file",
             problem=_problem(self._options),

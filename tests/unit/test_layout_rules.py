@@ -46,7 +46,7 @@ MODULES = ("app", "settings", "outbound", "zerogpu")
 # app → ui → jobs → backends, lora_registry, history → generation; the three don't know each other.
 MAY_IMPORT = {
     "generation": set(),
-    "settings": set(),
+    "settings": {"generation"},  # the values that it reads into
     "outbound": {"generation"},
     "history": {"generation"},
     "backends": {"generation", "lora_format", "outbound", "settings"},

@@ -39,6 +39,7 @@ function take(news) {
     const known = jobs.get(job.id);
     jobs.set(job.id, job);
     if (!known) current = job.id;
+    if (!known && !first) trigger("began", { job: job.id });
     if (known && !known.settled && job.settled) trigger("settled", { job: job.id });
     showThumb(job);
     if (job.id === current) show(job.id);
