@@ -40,6 +40,7 @@ from outbound import Fetcher
 __all__ = ["HostedBackend", "Pace"]
 
 OVERRIDES: Final = frozenset({FAL_RUN_HOST, FAL_QUEUE_RUN_HOST} - {"fal.run", "queue.fal.run"})
+MOST_UNITS: Final = 1e6  # megapixels; the largest request has 17
 FINAL_AFTER: Final = 5  # the same result, asked so often, is the job's outcome
 TRANSIENT: Final = (408, 409, 425, 429)
 _STEP = re.compile(r"\b(\d+)/(\d+)\b")  # tqdm's counter in the runner's log lines
@@ -232,7 +233,8 @@ class HostedBackend:
             units = float(response.headers["x-fal-billable-units"])
         except (KeyError, ValueError):
             return
-        self._units[str(response.request.url)] = units
+        if 0 <= units < MOST_UNITS:  # no NaN either: it is added up with what others spent
+            self._units[str(response.request.url)] = units
 
 
 def _usable(key: SecretStr | None) -> bool:

@@ -13,9 +13,19 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    and_,
+    bindparam,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from generation.allowance import LONGEST, Charge, Used
 from generation.errors import (
@@ -157,28 +167,12 @@ def reserve(connection: Connection, job: Job, charge: Charge) -> None:
 def follow(connection: Connection, job: Job) -> None:
     """Carry a job's new state over to its reservation, in the transaction that changed it."""
     if job.state is State.SUBMITTING:
-        _change(connection, job, SENT)
+        connection.execute(_SENT, {"job": job.id})
     elif job.state is State.COMPLETED and job.result and job.result.billable_units is not None:
         cost = cost_of_units(job.result.billable_units, job.request.enable_prompt_expansion)
-        _change(connection, job, SETTLED, table.c.micro_usd > 0, micro_usd=_micro(cost))
+        connection.execute(_SETTLED, {"job": job.id, "cost": _micro(cost)})
     elif job.state in (State.FAILED, State.CANCELLED):
-        unsent = None if _not_charged(job) else table.c.status == RESERVED
-        _change(connection, job, RELEASED, unsent, micro_usd=0)
-
-
-def _change(
-    connection: Connection,
-    job: Job,
-    status: str,
-    condition: ColumnElement[bool] | None = None,
-    **values: Any,
-) -> None:
-    """A reservation that is settled or released stays so."""
-    still_open = table.c.status.in_([RESERVED, SENT])
-    conditions = [table.c.job_id == job.id, still_open]
-    if condition is not None:
-        conditions.append(condition)
-    connection.execute(update(table).where(*conditions).values(status=status, **values))
+        connection.execute(_UNBILLED if _not_charged(job) else _UNSENT, {"job": job.id})
 
 
 def _not_charged(job: Job) -> bool:
@@ -211,6 +205,13 @@ def _on_day_of(now: datetime) -> ColumnElement[bool]:
 # the one writer's place, so that what is read next is true until the commit.
 _LOCK: Final = update(switch).values(stopped=switch.c.stopped).returning(switch.c.stopped)
 _INSERT: Final = insert(table)
+_THIS: Final = update(table).where(table.c.job_id == bindparam("job"))
+_SENT: Final = _THIS.where(table.c.status == RESERVED).values(status=SENT)
+_SETTLED: Final = _THIS.where(table.c.status == SENT, table.c.micro_usd > 0).values(
+    status=SETTLED, micro_usd=bindparam("cost")
+)
+_UNSENT: Final = _THIS.where(table.c.status == RESERVED).values(status=RELEASED, micro_usd=0)
+_UNBILLED: Final = _THIS.where(table.c.status != SETTLED).values(status=RELEASED, micro_usd=0)
 _USED: Final = select(table.c.created, table.c.images)
 _SUM: Final = select(func.coalesce(func.sum(table.c.micro_usd), 0))
 _TOTALS: Final = (
