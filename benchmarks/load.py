@@ -38,7 +38,11 @@ from benchmarks._servers import StandIn, playground, stand_in
 TARGETS = (
     "targets: 0 lost, 0 duplicates, p95 overhead ≤ 0.5 s at 100 users, total ≤ 2 × bare at 200"
 )
-MODE = {"PLAYGROUND_MODE": "public"}
+MODE = {
+    "PLAYGROUND_MODE": "public",
+    "PLAYGROUND_DAILY_BUDGET": "1000",
+    "PLAYGROUND_VISITOR_LIMITS": "none",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,7 @@ class NotAllowedHere(AllowanceError):
 class TooManyRequests(AllowanceError):
     """Facts: `allowed` images in each `period`, and `wait`, both as times with their unit."""
 
-    message = "Each visitor may make {allowed} images in {period} here, and yours are used up."
+    message = "Each visitor may make {allowed} images in {period} here; this would be more."
     hint = "Possible again in {wait}, or now with a fal key of your own. Nothing was sent."
 
 

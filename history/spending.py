@@ -149,7 +149,9 @@ def reserve(connection: Connection, job: Job, charge: Charge) -> None:
     stopped = connection.execute(_LOCK).scalar_one()
     if charge.usd and stopped:
         raise SpendingStopped
-    charge.limits.check(charge.images, _used(connection, job.owner, job.created), job.created)
+    if charge.limits.allowed:
+        used = _used(connection, job.owner, job.created)
+        charge.limits.check(charge.images, used, job.created)
     needed = _micro(charge.usd)
     if needed:
         _check_budget(connection, charge, needed, job.created)

@@ -141,8 +141,8 @@ def _option(tongue: Language, name: str, value: str) -> str:
 def _switch(tongue: Language, name: str, terms: Terms) -> Html:
     off = name == "include_mature" and not terms.mature
     box = tag("input", type="checkbox", name=name, disabled=off)
-    why = say(tongue, "not_allowed.include_mature") if off else None
-    return tag("label", box, say(tongue, f"finder.{name}"), class_="finder-switch", title=why)
+    label = say(tongue, "not_allowed.include_mature" if off else f"finder.{name}")
+    return tag("label", box, label, class_="finder-switch")
 
 
 def _group(tongue: Language, name: str, *, hidden: bool = False) -> Html:

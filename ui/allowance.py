@@ -20,4 +20,4 @@ def allowance_line(found: Allowance, tongue: Language) -> Html:
     elif found.usd is not None:
         cents = found.usd.quantize(Decimal("0.01"), ROUND_FLOOR)
         parts.append(say(tongue, "left.budget", amount=f"${cents}"))
-    return tag("p", " · ".join(parts))
+    return tag("p", " · ".join(parts), title=say(tongue, "left.note"))

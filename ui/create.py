@@ -83,7 +83,8 @@ def build_recipe(
     with gr.Column(elem_id="go"):
         notice = gr.HTML("", elem_id="notice")
         generate = gr.Button(i18n("action.generate"), variant="primary", elem_id="generate")
-        allowance = gr.HTML("", elem_id="allowance", apply_default_css=False)
+        public = terms.budget is not None
+        allowance = gr.HTML("", elem_id="allowance", apply_default_css=False, visible=public)
     return Recipe(controls, generate, allowance, notice, dice, lock)
 
 

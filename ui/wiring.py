@@ -130,15 +130,15 @@ def _allowance(runner: Runner, visitors: Visitors, parts: Parts) -> None:
             return ""
         return allowance_line(found, language(request)) if found else ""
 
-    triggers = [
+    for trigger in (
         parts.page.load,
         parts.backend.change,
         parts.account.changed,
         parts.live.began,
         parts.live.settled,
         parts.recipe.notice.change,  # a refusal: others may have spent meanwhile
-    ]
-    gr.on(triggers, left, inputs=parts.backend, outputs=parts.recipe.allowance, **DIRECT)
+    ):
+        trigger(left, inputs=parts.backend, outputs=parts.recipe.allowance, **DIRECT)
 
 
 def _price(runner: Runner, visitors: Visitors, parts: Parts) -> None:

@@ -48,7 +48,14 @@ def site(
     tmp_path_factory: pytest.TempPathFactory, fal: FalProcess, hub: HubProcess
 ) -> Iterator[Playground]:
     """Public mode: every browser context is a visitor with a history of their own."""
-    settings = {"FAL_KEY": KEY, "PLAYGROUND_MODE": "public"}
+    settings = {
+        "FAL_KEY": KEY,
+        "PLAYGROUND_MODE": "public",
+        "PLAYGROUND_DAILY_BUDGET": "100",
+        "PLAYGROUND_VISITOR_LIMITS": "none",
+        "PLAYGROUND_ALLOW_MATURE": "true",
+        "PLAYGROUND_ALLOW_UNCHECKED": "true",
+    }
     folder = tmp_path_factory.mktemp("site")
     fals = fal.environment | fal.proxy_environment  # its storage's hosts are fixed
     with playground(folder, fals, hub.environment, settings) as running:

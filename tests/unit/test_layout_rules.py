@@ -65,7 +65,7 @@ MAY_IMPORT = {
         "zerogpu",
     },
     "zerogpu": set(),
-    "deploy": {"generation", "settings"},
+    "deploy": {"history", "generation", "settings"},
 }
 ONLY_IN = {
     "gradio": ("ui/", "app.py"),
