@@ -6,15 +6,13 @@ import argparse
 import signal
 import sys
 
-from pydantic import ValidationError
-
 import zerogpu
 from backends.registry import available, choose
 from generation.errors import PlaygroundError
 from history.store import History
 from jobs import Runner
 from lora_registry.registry import Registry
-from settings import ON_SPACE, VERSION, Settings, help_text
+from settings import ON_SPACE, VERSION, Settings, help_text, read_settings
 from ui.launch import launch
 from ui.page import Page, Site, build_page
 from ui.visitor import Visitors
@@ -39,10 +37,7 @@ def run() -> None:
     # A host that stops us gets the same clean end as Ctrl+C: posts in flight are awaited.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        serve(Settings())
-    except ValidationError as exc:
-        wrong = [f"{error['loc'][0]}: {error['msg']}" for error in exc.errors()]
-        sys.exit("These settings can't be used:\n" + "\n".join(wrong))
+        serve(read_settings())
     except PlaygroundError as exc:
         sys.exit(str(exc))
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from platformdirs import user_data_path
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from generation.allowance import Limits, Terms
@@ -138,6 +139,15 @@ class Settings(BaseSettings):
         """
         named = "data_dir" in self.model_fields_set
         return not ON_SPACE or named or self.data_dir.is_relative_to(SPACE_STORAGE)
+
+
+def read_settings() -> Settings:
+    """The settings of this environment; ends the program, in words, where one can't be used."""
+    try:
+        return Settings()
+    except ValidationError as exc:
+        wrong = [f"{error['loc'][0]}: {error['msg']}" for error in exc.errors()]
+        sys.exit("These settings can't be used:\n" + "\n".join(wrong))
 
 
 def help_text() -> str:

@@ -11,7 +11,7 @@ import sys
 from generation.errors import PlaygroundError
 from generation.pricing import format_usd
 from history.spending import Spending, open_spending
-from settings import Settings
+from settings import read_settings
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deploy.spending", description=__doc__)
     parser.add_argument("action", choices=("show", "stop", "resume"))
     action = parser.parse_args().action
-    settings = Settings()
+    settings = read_settings()
     try:
         with open_spending(settings.data_dir, settings.database_url) as spending:
             if action == "stop":
