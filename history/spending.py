@@ -117,6 +117,12 @@ class Spending:
         with storage_faults(), self._engine.connect() as connection:
             return _used(connection, owner, now)
 
+    def holds(self, job_id: str) -> bool:
+        """Whether a job's charge is reserved, and nothing was sent yet."""
+        this = select(table.c.job_id).where(table.c.job_id == job_id, table.c.status == RESERVED)
+        with storage_faults(), self._engine.connect() as connection:
+            return connection.execute(this).first() is not None
+
     def _turn(self, stopped: bool) -> None:
         with storage_faults(), self._engine.begin() as connection:
             connection.execute(update(switch).values(stopped=stopped))

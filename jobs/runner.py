@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -33,6 +32,7 @@ from generation.errors import (
 from generation.parsing import Parsed
 from history.records import IllegalTransition, Job, State
 from history.store import History
+from jobs.account import allowance, charge_of, is_covered
 from jobs.board import Board, JobView
 from jobs.flight import Adapters, Flight
 from jobs.sharing import Sharing
@@ -98,7 +98,7 @@ class Runner:
         resources = self._resources(owner)
         able = self._backend(backend).capabilities(resources)
         able.check(request)
-        charge = self.terms.charge(request, billed=able.billed) if able.rationed else None
+        charge = charge_of(self.terms, able, request)
         job = self.history.create(owner, backend, request, parsed.notices, charge)
         self._loop.call_soon_threadsafe(self._start, job, resources)
         return job
@@ -106,14 +106,7 @@ class Runner:
     def allowance(self, backend: str, owner: str) -> Allowance | None:
         """What is left for this owner on a backend; None where nothing is counted."""
         able = self.capabilities(backend, owner)
-        if self.terms.budget is None or able.problem or not able.rationed:
-            return None
-        now, spending = datetime.now(UTC), self.history.spending
-        images = self.terms.limits.left(spending.used(owner, now), now)
-        if not able.billed:
-            return Allowance(images, None)
-        usd = max(Decimal(0), self.terms.budget - spending.today(now).usd)
-        return Allowance(images, usd, spending.stopped)
+        return allowance(self.terms, able, self.history.spending, owner)
 
     def view(self, job_id: str, owner: str) -> JobView:
         """A job as it is now; raises NotInHistory for another owner's."""
@@ -259,10 +252,8 @@ class Runner:
             self.board.show(JobView(job, problem=job.error))
         elif job.handle is None and not self.capabilities(job.backend, job.owner).billed:
             self._start(await self._journal(partial(self.history.rewind, job.id)))
-        elif job.state is State.INTENT and self._sharing and _is_fresh(job):
-            self._start(job)
         elif job.state is State.INTENT:
-            await self._close(job, State.FAILED, NotSent(reason="the playground was closed"))
+            await self._send_late(job)
         elif job.state is State.SUBMITTING:
             lost = OutcomeUnknown(reason="the playground was closed while sending")
             await self._close(job, State.UNKNOWN, lost)
@@ -271,6 +262,16 @@ class Runner:
         flight = self._flights.get(job.id)
         if flight and job.cancel_requested and job.state is not State.COMPLETED:
             flight.begin_cancel()  # the wish may not have reached the endpoint
+
+    async def _send_late(self, job: Job) -> None:
+        """Send what another process couldn't, if somebody waits for it and its money is there."""
+        resources = self._resources(job.owner)
+        able = self._backend(job.backend).capabilities(resources)
+        covered = partial(is_covered, self.terms, able, self.history.spending, job.id)
+        if self._sharing and _is_fresh(job) and await self._journal(covered):
+            self._start(job, resources)
+        else:
+            await self._close(job, State.FAILED, NotSent(reason="the playground was closed"))
 
     async def _close(self, job: Job, state: State, error: PlaygroundError) -> None:
         change = partial(self.history.advance, job.id, state, error=error)

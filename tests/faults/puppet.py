@@ -65,9 +65,11 @@ class Puppet:
     def work(self, prompt: str) -> Work:
         return self.works.setdefault(prompt, Work())
 
-    def capabilities(self, _resources: Resources) -> Capabilities:
+    def capabilities(self, resources: Resources) -> Capabilities:
         fields = frozenset(GenerationRequest.model_fields)
-        return Capabilities(fields=fields, lora_scale=(0, 4), billed=self.billed)
+        return Capabilities(
+            fields=fields, lora_scale=(0, 4), billed=self.billed, rationed=not resources.fal_key
+        )
 
     async def prepare(self, request: GenerationRequest, resources: Resources) -> Resources:
         return resources

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from backends.base import Capabilities, Resources
+from backends.demo import DemoBackend
 from generation.allowance import Left, Limits, Terms
 from generation.errors import (
     AllowanceError,
@@ -94,7 +94,8 @@ from history.database import open_engine, url_of
 from history.journal import Ids, Journal
 from history.records import Job, State
 
-journal, ids = Journal(open_engine(url_of(Path(sys.argv[1]), None), 30)), Ids(None)
+journal = Journal(open_engine(url_of(Path(sys.argv[1]), sys.argv[4] or None), 30))
+ids = Ids(None)
 charge = Charge(1, Decimal("0.01"), Limits.parse(sys.argv[2]), Decimal(sys.argv[3]))
 request = GenerationRequest(prompt="a fox")
 
@@ -114,9 +115,9 @@ print(" ".join(outcomes))
 """
 
 
-def taken_by_two_processes(folder: Path, limits: str, budget: str) -> Counter[str]:
+def taken_by_two_processes(folder: Path, address: str, limits: str, budget: str) -> Counter[str]:
     """What becomes of a hundred requests each of two processes that begin together."""
-    command = [sys.executable, "-c", TAKE, str(folder), limits, budget]
+    command = [sys.executable, "-c", TAKE, str(folder), limits, budget, address]
     both = [
         subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -132,15 +133,21 @@ def taken_by_two_processes(folder: Path, limits: str, budget: str) -> Counter[st
     return Counter(" ".join(process.communicate(timeout=60)[0] for process in both).split())
 
 
-def test_two_processes_share_one_budget(data_folder: Path) -> None:
-    outcomes = taken_by_two_processes(data_folder, "none", "0.305")
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request: pytest.FixtureRequest) -> str:
+    """Of a server's database; empty: a file in the folder, as two programs open it."""
+    return str(request.getfixturevalue("server_database")) if request.param != "sqlite" else ""
+
+
+def test_two_processes_share_one_budget(data_folder: Path, address: str) -> None:
+    outcomes = taken_by_two_processes(data_folder, address, "none", "0.305")
     assert outcomes == Counter(accepted=30, BudgetSpent=170)
-    with open_spending(data_folder) as spending:
+    with open_spending(data_folder, address) as spending:
         assert spending.today().usd == Decimal("0.30")
 
 
-def test_two_processes_share_one_visitors_limits(data_folder: Path) -> None:
-    outcomes = taken_by_two_processes(data_folder, "5/minute, 15/hour", "100")
+def test_two_processes_share_one_visitors_limits(data_folder: Path, server_database: str) -> None:
+    outcomes = taken_by_two_processes(data_folder, server_database, "5/minute, 15/hour", "100")
     assert outcomes == Counter(accepted=5, TooManyRequests=195)
 
 
@@ -246,14 +253,6 @@ def test_a_key_that_is_taken_back_in_time_is_still_the_one_that_pays(
     assert header(post, "authorization") == f"Key {YOURS.get_secret_value()}"
 
 
-class Gpu(Puppet):
-    """Takes this machine's time and no money."""
-
-    def capabilities(self, resources: Resources) -> Capabilities:
-        fields = super().capabilities(resources).fields
-        return Capabilities(fields, (-4, 4), billed=False, rationed=True)
-
-
 def on(bench: Bench, backend: str) -> Callable[[], Any]:
     request = Parsed(parse_request({"prompt": "a fox"}).request)
     return lambda: bench.runner.submit(request, OWNER, backend)
@@ -261,7 +260,7 @@ def on(bench: Bench, backend: str) -> Callable[[], Any]:
 
 def test_a_gpu_is_rationed_by_images_alone(bench: Bench) -> None:
     public(bench, Decimal(0), "2/hour")
-    bench.runner.backends["gpu"] = Gpu(billed=False)
+    bench.runner.backends["gpu"] = Puppet(billed=False)
     bench.history.spending.stop()
     for _ in range(2):
         on(bench, "gpu")()
@@ -273,7 +272,7 @@ def test_a_gpu_is_rationed_by_images_alone(bench: Bench) -> None:
 
 def test_what_costs_nobody_anything_has_no_limit(bench: Bench) -> None:
     public(bench, Decimal(0), "1/day")
-    bench.runner.backends["demo"] = Puppet(billed=False)
+    bench.runner.backends["demo"] = DemoBackend()
     for _ in range(5):
         on(bench, "demo")()
     assert bench.runner.allowance("demo", OWNER) is None

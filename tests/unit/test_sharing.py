@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 from pydantic import SecretStr
 
 from backends.base import CancelOutcome
+from generation.allowance import Terms
 from generation.errors import KeyMissing, MediaBroken, NotSent, OutcomeUnknown, StorageError
 from generation.events import Running
 from generation.parsing import parse_request
@@ -450,3 +452,27 @@ def test_one_bad_row_stops_no_take_over(
 def test_the_standard_lease_outlasts_its_renewals() -> None:
     assert leases.SECONDS == 30.0
     assert replace(leases.Lease("w"), seconds=1.0).seconds == 1.0
+
+
+# -- whose money ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", [None, SecretStr("id:secret")], ids=["the owner's", "a visitor's"])
+def test_a_job_on_a_visitors_own_key_is_never_sent_on_the_owners(
+    two: tuple[Process, Process], puppet: Puppet, key: SecretStr | None
+) -> None:
+    """A key is in the memory of one process: another would pay for what nobody reserved."""
+    gone, other = two
+    for each in two:
+        each.runner.terms = Terms(Decimal(1))
+    gone.runner.set_key(ME, key)
+    gone.runner._start = lambda *_: None  # type: ignore[method-assign]  # killed before it is sent
+    job_id = gone.submit("a fox")
+    gone.close()
+    puppet.work("a fox").answer = True
+    if key is None:
+        other.in_state(job_id, State.SUBMITTED)
+        assert puppet.keys == [None]
+    else:
+        assert_says(other.in_state(job_id, State.FAILED).problem, NotSent, "was closed")
+        assert puppet.work("a fox").posts == 0

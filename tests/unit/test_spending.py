@@ -52,6 +52,7 @@ from generation.request import GenerationRequest
 from generation.result import GenerationResult, ImageFile
 from history.database import FILE_NAME, open_engine, url_of
 from history.journal import Ids, Journal
+from history.leases import Alone
 from history.records import Job, State
 from history.spending import Spending, open_spending
 from history.steps import JobSteps
@@ -67,9 +68,9 @@ ANY = Limits()
 class Ledger(JobSteps):
     """The journal alone, so that a test says when a job was asked for."""
 
-    def __init__(self, folder: Path) -> None:
-        self.engine = open_engine(url_of(folder, None))
-        super().__init__(Journal(self.engine))
+    def __init__(self, folder: Path, address: str | None = None) -> None:
+        self.engine = open_engine(url_of(folder, address))
+        super().__init__(Journal(self.engine), Alone())
         self.spending = Spending(self.engine)
         self._ids = Ids(self._journal.newest_id())
 
@@ -110,9 +111,18 @@ def result(units: float | None) -> GenerationResult:
     return GenerationResult(images=(ImageFile(url="x"),), seed=1, billable_units=units)
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request: pytest.FixtureRequest) -> str | None:
+    """Of a server's database, or of none: then it is a file."""
+    if request.param == "sqlite":
+        return None
+    server: str = request.getfixturevalue("server_database")
+    return server
+
+
 @pytest.fixture
-def ledger(data_folder: Path) -> Iterator[Ledger]:
-    opened = Ledger(data_folder)
+def ledger(data_folder: Path, address: str | None) -> Iterator[Ledger]:
+    opened = Ledger(data_folder, address)
     yield opened
     opened.engine.dispose()
 
@@ -282,10 +292,12 @@ def test_without_a_budget_nothing_that_costs_is_taken(ledger: Ledger) -> None:
     ledger.ask(Decimal(0), budget=Decimal(0))
 
 
-def test_the_sums_are_in_the_database(ledger: Ledger, data_folder: Path) -> None:
+def test_the_sums_are_in_the_database(
+    ledger: Ledger, data_folder: Path, address: str | None
+) -> None:
     ledger.ask(CENT, budget=CENT)
     ledger.engine.dispose()
-    again = Ledger(data_folder)
+    again = Ledger(data_folder, address)
     with pytest.raises(BudgetSpent):
         again.ask(CENT, budget=CENT)
     again.engine.dispose()
@@ -381,7 +393,7 @@ def test_a_database_of_the_version_before_is_taken_along(tmp_path: Path) -> None
     with closing(sqlite3.connect(tmp_path / "data" / FILE_NAME)) as connection, connection:
         connection.execute("DROP TABLE spending")
         connection.execute("DROP TABLE spending_switch")
-        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+        connection.execute("UPDATE alembic_version SET version_num = '0002'")
     with History.open(tmp_path / "data") as history:
         history.advance(job.id, State.SUBMITTING)
         history.create("me", "hosted", REQUEST, (), Charge(1, CENT, ANY, CENT))
