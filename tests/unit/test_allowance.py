@@ -187,7 +187,7 @@ def test_a_charge_is_by_what_is_asked_for() -> None:
     charge = Terms(Decimal(1), LIMITS).charge(four, billed=True)
     assert charge and (charge.images, charge.usd) == (4, Decimal("0.0340"))
     free = Terms(Decimal(1), LIMITS).charge(four, billed=False)
-    assert free and (free.images, free.usd) == (4, 0)
+    assert free and (free.images, free.usd) == (4, Decimal(0))
 
 
 # -- settings ------------------------------------------------------------------

@@ -62,6 +62,7 @@ NOON = datetime(2030, 5, 6, 12, tzinfo=UTC)
 REQUEST = GenerationRequest(prompt="a fox")
 HANDLE = {"request_id": "r"}
 CENT = Decimal("0.01")
+NOTHING = Decimal(0)
 ANY = Limits()
 
 
@@ -133,13 +134,13 @@ def ledger(data_folder: Path, address: str | None) -> Iterator[Ledger]:
 def test_money_is_held_before_anything_is_sent(ledger: Ledger) -> None:
     ledger.ask(CENT)
     day = ledger.spending.today(NOON)
-    assert (day.jobs, day.images, day.billed_usd, day.held_usd) == (1, 1, 0, CENT)
+    assert (day.jobs, day.images, day.billed_usd, day.held_usd) == (1, 1, NOTHING, CENT)
 
 
 def test_a_result_is_settled_with_what_was_billed(ledger: Ledger) -> None:
     ledger.finished(units=0.5)
     day = ledger.spending.today(NOON)
-    assert (day.billed_usd, day.held_usd) == (Decimal("0.00425"), 0)
+    assert (day.billed_usd, day.held_usd) == (Decimal("0.00425"), NOTHING)
 
 
 def test_a_bill_above_the_estimate_counts_as_it_is(ledger: Ledger) -> None:
@@ -160,7 +161,7 @@ def test_millionths_are_rounded_up(ledger: Ledger) -> None:
 def test_what_takes_only_time_costs_nothing(ledger: Ledger) -> None:
     ledger.finished(units=3, usd=Decimal(0))
     day = ledger.spending.today(NOON)
-    assert (day.jobs, day.usd) == (1, 0)
+    assert (day.jobs, day.usd) == (1, NOTHING)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +284,7 @@ def test_a_day_begins_at_midnight_utc(ledger: Ledger) -> None:
     with pytest.raises(BudgetSpent):
         ledger.ask(CENT, budget=CENT, at=midnight + timedelta(hours=23))
     ledger.advance(job, State.CANCELLED)
-    assert (ledger.spent(late), ledger.spent(midnight)) == (CENT, 0)
+    assert (ledger.spent(late), ledger.spent(midnight)) == (CENT, NOTHING)
 
 
 def test_without_a_budget_nothing_that_costs_is_taken(ledger: Ledger) -> None:
