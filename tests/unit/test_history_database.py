@@ -242,6 +242,8 @@ def test_a_history_of_the_first_version_is_brought_up_to_date(folder: Path) -> N
     with History.open(folder) as history:
         job = history.create("me", "demo", REQUEST)
     with closing(sqlite3.connect(folder / database.FILE_NAME)) as connection, connection:
+        connection.execute("DROP TABLE spending")
+        connection.execute("DROP TABLE spending_switch")
         connection.execute("DROP INDEX jobs_by_worker")
         connection.execute("ALTER TABLE jobs DROP COLUMN worker")
         connection.execute("ALTER TABLE jobs DROP COLUMN lease_until")
@@ -249,6 +251,7 @@ def test_a_history_of_the_first_version_is_brought_up_to_date(folder: Path) -> N
     with History.open(folder) as history:
         assert history.unfinished() == [job]
         assert history.advance(job.id, State.SUBMITTING).state is State.SUBMITTING
+        assert history.spending.today().jobs == 0 and not history.spending.stopped
 
 
 def test_a_migration_that_fails_changes_nothing(

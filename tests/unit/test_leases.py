@@ -311,6 +311,7 @@ def test_what_an_earlier_version_left_on_a_server_is_taken_over(
     with History.open(data_folder, address) as history:
         job: Job = history.create("me", "hosted", REQUEST)
         with history._engine.begin() as connection:  # back to what 0.1.0 had
+            connection.execute(text("DROP TABLE spending, spending_switch"))
             connection.execute(text("DROP INDEX jobs_by_worker"))
             connection.execute(text("ALTER TABLE jobs DROP worker, DROP lease_until"))
             connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))

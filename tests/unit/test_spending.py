@@ -50,7 +50,7 @@ from generation.errors import (
 )
 from generation.request import GenerationRequest
 from generation.result import GenerationResult, ImageFile
-from history.database import FILE_NAME, open_engine, url_of
+from history.database import open_engine, url_of
 from history.journal import Ids, Journal
 from history.leases import Alone
 from history.records import Job, State
@@ -383,22 +383,6 @@ def test_the_switch_holds_for_every_process_and_over_a_restart(
     history.close()
     with History.open(data_folder) as again, pytest.raises(SpendingStopped):
         again.create("me", "hosted", REQUEST, (), charge)
-
-
-def test_a_database_of_the_version_before_is_taken_along(tmp_path: Path) -> None:
-    import sqlite3
-    from contextlib import closing
-
-    with History.open(tmp_path / "data") as history:
-        job = history.create("me", "hosted", REQUEST)
-    with closing(sqlite3.connect(tmp_path / "data" / FILE_NAME)) as connection, connection:
-        connection.execute("DROP TABLE spending")
-        connection.execute("DROP TABLE spending_switch")
-        connection.execute("UPDATE alembic_version SET version_num = '0002'")
-    with History.open(tmp_path / "data") as history:
-        history.advance(job.id, State.SUBMITTING)
-        history.create("me", "hosted", REQUEST, (), Charge(1, CENT, ANY, CENT))
-        assert not history.spending.stopped
 
 
 # -- any order of events -------------------------------------------------------
