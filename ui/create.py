@@ -88,7 +88,7 @@ def build_recipe(
     return Recipe(controls, generate, allowance, notice, dice, lock)
 
 
-def ability(name: str, i18n: gr.I18n, able: Capabilities, terms: Terms) -> dict[str, Any]:
+def ability(name: str, i18n: gr.I18n, able: Capabilities, terms: Terms = PRIVATE) -> dict[str, Any]:
     """What a backend can't do, or the owner doesn't allow, stays on the page, off, with the
     reason; what a backend does in a way of its own has a note."""
     if name == "enable_safety_checker" and not terms.unchecked:
