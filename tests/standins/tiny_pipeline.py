@@ -46,17 +46,21 @@ def save_tiny_pipeline(folder: Path, *, tied: bool = True) -> Path:
 
     `tied` is whether its text encoder can write: see `backends.local.expansion`.
     """
+    tiny_pipeline(tied=tied).save_pretrained(folder)
+    return folder
+
+
+def tiny_pipeline(*, tied: bool = True) -> Any:
+    """The same, in memory."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        pipe = ZImagePipeline(
+        return ZImagePipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
             vae=_autoencoder(),
             text_encoder=_text_encoder(tied),
-            tokenizer=_tokenizer(),
+            tokenizer=byte_tokenizer(),
             transformer=tiny_transformer(),
         )
-    pipe.save_pretrained(folder)
-    return folder
 
 
 def save_tiny_classifier(folder: Path, labels: tuple[str, str] = ("normal", "nsfw")) -> Path:
@@ -120,7 +124,7 @@ def _text_encoder(tied: bool) -> Any:
     return Qwen3Model(config)
 
 
-def _tokenizer() -> Any:
+def byte_tokenizer() -> Any:
     """One token a byte, and the special ones."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: n for n, token in enumerate([*alphabet, *SPECIAL])}
