@@ -47,7 +47,8 @@ class Taken:
 class Contestant(Protocol):
     """Renders scenes; `name` is for the table."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def render(self, scene: Scene) -> Taken: ...
 

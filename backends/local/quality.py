@@ -97,7 +97,7 @@ def compare_modes(engine: Engine, recipes: Sequence[GenerationRequest], folder: 
     for mode, made in images.items():
         for recipe, image in zip(recipes, made, strict=True):
             image.save(folder / f"{recipe.seed}-{mode}.png")
-    scores = {
+    scores: dict[str, list[Scores]] = {
         mode: [compare(*pair, perceptual) for pair in zip(images["none"], made, strict=True)]
         for mode, made in images.items()
         if mode != "none"
@@ -184,7 +184,7 @@ def _difference(one: Image.Image, other: Image.Image) -> Image.Image:
 
 def _report(
     recipes: Sequence[GenerationRequest],
-    scores: Mapping[Acceleration, Sequence[Scores]],
+    scores: Mapping[str, Sequence[Scores]],
     problem: str | None,
 ) -> str:
     lines = [f"{'':8}{'PSNR dB':>9}{'SSIM':>8}{'LPIPS':>8}  against none"]
