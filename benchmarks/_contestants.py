@@ -23,6 +23,7 @@ from generation.request import Acceleration, GenerationRequest, ImageSize, LoraR
 from generation.result import GenerationResult
 
 STEPS = 8
+EAGER = "stock, eager + PEFT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ def stock(
     if best:
         torch._dynamo.config.recompile_limit = 64  # one for each number of adapters, and more
         pipe.transformer.compile_repeated_blocks(fullgraph=True, dynamic=True)
-    title = "stock, compiled, hot-swap" if best else "stock, eager + PEFT"
+    title = "stock, compiled, hot-swap" if best else EAGER
     return Stock(title, pipe, names, device)
 
 

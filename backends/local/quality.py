@@ -14,11 +14,13 @@ import argparse
 import io
 import json
 import math
+import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 from typing import Any, Final, get_args
 
 import torch
@@ -27,6 +29,7 @@ from PIL import Image, ImageChops, ImageDraw
 from backends.local.engine import Engine
 from backends.local.job import Job
 from backends.local.options import LocalOptions
+from backends.local.validation import UNVALIDATED, Validation, folder_here, record, revision
 from generation.errors import PlaygroundError
 from generation.request import Acceleration, GenerationRequest
 from generation.result import GenerationResult
@@ -65,12 +68,20 @@ class Scores:
     lpips: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The scores by mode, in the order of the recipes, and all of it as text."""
+
+    scores: Mapping[str, Sequence[Scores]]
+    text: str
+
+
 Perceptual = Callable[[torch.Tensor, torch.Tensor], float]
 """LPIPS of two images (1, 3, height, width) in 0..1."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Render, compare, and say it."""
+    """Render, compare, say it, and keep a record by which `high` is known to be compared."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--folder", type=Path, default=Path("quality"), help="for what it makes")
     parser.add_argument("--model", help="instead of PLAYGROUND_LOCAL_MODEL")
@@ -82,18 +93,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report = compare_modes(Engine(options), RECIPES, chosen.folder)
     except PlaygroundError as exc:
         sys.exit(str(exc))
-    print(report)
+    print(report.text)
+    if kept := keep(report, options):
+        print(f"'high' is known as compared now: {kept}")
 
 
-def compare_modes(engine: Engine, recipes: Sequence[GenerationRequest], folder: Path) -> str:
-    """Everything of one engine; the report as text.
+def compare_modes(engine: Engine, recipes: Sequence[GenerationRequest], folder: Path) -> Report:
+    """Everything of one engine; a mode that it doesn't have is left out.
 
     Raises:
         PlaygroundError: an image could not be made.
         ModuleNotFoundError: see requirements-quality.txt.
     """
     perceptual, problem = lpips()
-    images = {mode: [_render(engine, recipe, mode) for recipe in recipes] for mode in MODES}
+    problems = [f"LPIPS was left out: {problem}"] if problem else []
+    images: dict[Acceleration, list[Image.Image]] = {}
+    for mode in MODES:
+        made, warnings = _rendered(engine, recipes, mode)
+        problems += warnings
+        if made:
+            images[mode] = made
     for mode, made in images.items():
         for recipe, image in zip(recipes, made, strict=True):
             image.save(folder / f"{recipe.seed}-{mode}.png")
@@ -105,12 +124,44 @@ def compare_modes(engine: Engine, recipes: Sequence[GenerationRequest], folder: 
     contact_sheet(images, [recipe.prompt for recipe in recipes]).save(folder / "contact-sheet.png")
     kept = {mode: [asdict(one) for one in found] for mode, found in scores.items()}
     (folder / "report.json").write_text(json.dumps(kept, indent=2))
-    return _report(recipes, scores, problem)
+    return Report(scores, _report(recipes, scores, problems))
 
 
-def _render(engine: Engine, recipe: GenerationRequest, mode: Acceleration) -> Image.Image:
-    request = recipe.model_copy(update={"acceleration": mode, "enable_safety_checker": False})
-    result: GenerationResult = engine.run(Job.of(request, {}), lambda _: None, lambda: False)
+def keep(report: Report, options: LocalOptions) -> Path | None:
+    """The record of this model's `high`; None if there is nothing to record."""
+    folder = folder_here(options.model)
+    found = _average(report.scores.get("high", ()))
+    if folder is None or options.data is None or found is None or found.psnr is None:
+        return None
+    gpu = torch.cuda.is_available()
+    validation = Validation(
+        revision=revision(folder),
+        date=f"{datetime.now(UTC):%Y-%m-%d}",
+        device=torch.cuda.get_device_name() if gpu else platform.processor() or "processor",
+        psnr=found.psnr,
+        ssim=found.ssim,
+        lpips=found.lpips,
+    )
+    return record(options.data, validation)
+
+
+def _rendered(
+    engine: Engine, recipes: Sequence[GenerationRequest], mode: Acceleration
+) -> tuple[list[Image.Image], tuple[str, ...]]:
+    """The images, none if the engine ran another mode; and what it said of the mode."""
+    made = []
+    warnings: tuple[str, ...] = ()
+    for recipe in recipes:
+        request = recipe.model_copy(update={"acceleration": mode, "enable_safety_checker": False})
+        result = engine.run(Job.of(request, {}), lambda _: None, lambda: False)
+        warnings = tuple(one for one in result.warnings if one != UNVALIDATED)
+        if result.acceleration != mode:
+            return [], warnings
+        made.append(_image(result))
+    return made, warnings
+
+
+def _image(result: GenerationResult) -> Image.Image:
     data = result.images[0].data
     assert data is not None
     return Image.open(io.BytesIO(data)).convert("RGB")
@@ -185,29 +236,30 @@ def _difference(one: Image.Image, other: Image.Image) -> Image.Image:
 def _report(
     recipes: Sequence[GenerationRequest],
     scores: Mapping[str, Sequence[Scores]],
-    problem: str | None,
+    problems: Sequence[str],
 ) -> str:
     lines = [f"{'':8}{'PSNR dB':>9}{'SSIM':>8}{'LPIPS':>8}  against none"]
     for mode, found in scores.items():
         for recipe, one in zip(recipes, found, strict=True):
             lines.append(_line(mode, one) + f"  {recipe.prompt[:60]}")
-        lines.append(_line("median", _medians(found)) + f"  of {mode}")
-    if problem:
-        lines.append(f"LPIPS was left out: {problem}")
-    return "\n".join(lines)
+        if average := _average(found):
+            lines.append(_line("mean", average) + f"  of {mode}")
+    return "\n".join([*lines, *problems])
 
 
-def _medians(scores: Sequence[Scores]) -> Scores:
+def _average(scores: Sequence[Scores]) -> Scores | None:
+    if not scores:
+        return None
     return Scores(
-        psnr=_median([one.psnr for one in scores]),
-        ssim=median(one.ssim for one in scores),
-        lpips=_median([one.lpips for one in scores]),
+        psnr=_mean([one.psnr for one in scores]),
+        ssim=fmean(one.ssim for one in scores),
+        lpips=_mean([one.lpips for one in scores]),
     )
 
 
-def _median(values: Sequence[float | None]) -> float | None:
+def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return median(known) if known else None
+    return fmean(known) if known else None
 
 
 def _line(name: str, one: Scores) -> str:

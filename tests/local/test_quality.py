@@ -11,8 +11,17 @@ import torch
 from PIL import Image
 
 from backends.local.options import LocalOptions
-from backends.local.quality import RECIPES, compare, compare_modes
-from generation.request import ImageSize
+from backends.local.quality import (
+    RECIPES,
+    THUMBNAIL,
+    Report,
+    Scores,
+    compare,
+    compare_modes,
+    keep,
+)
+from backends.local.validation import validated
+from generation.request import GenerationRequest, ImageSize
 from tests.local.tiny_engine import tiny_engine
 
 
@@ -50,15 +59,35 @@ def test_the_perceptual_metric_gets_both_images_in_the_unit_range() -> None:
     assert sorted(float(image.max()) for image in seen) == pytest.approx([0.2, 1.0])
 
 
-def test_all_recipes_are_rendered_in_each_mode_and_compared(tmp_path: Path) -> None:
+def small_recipes() -> list[GenerationRequest]:
     small = ImageSize(width=64, height=64)
-    recipes = [recipe.model_copy(update={"image_size": small}) for recipe in RECIPES[:2]]
+    return [recipe.model_copy(update={"image_size": small}) for recipe in RECIPES[:2]]
+
+
+def test_all_recipes_are_rendered_in_each_mode_and_compared(tmp_path: Path) -> None:
+    recipes = small_recipes()
     engine = tiny_engine(LocalOptions(model="", device="cpu"))
     report = compare_modes(engine, recipes, tmp_path)
     kept = json.loads((tmp_path / "report.json").read_text())
     assert [one["psnr"] for one in kept["regular"]] == [None, None]  # exact by design
-    assert "regular" in report and recipes[0].prompt[:40] in report
+    assert "high" not in kept and "'high' isn't to be had here" in report.text
+    assert recipes[0].prompt[:40] in report.text
     with Image.open(tmp_path / "contact-sheet.png") as sheet:
-        assert sheet.height > sheet.width / 5
+        assert sheet.width == 3 * THUMBNAIL  # two modes, and the difference
     for recipe in recipes:
         assert (tmp_path / f"{recipe.seed}-none.png").exists()
+
+
+def test_a_comparison_of_high_is_known_to_the_engine_afterwards(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    options = LocalOptions(model=str(tmp_path / "model"), data=tmp_path)
+    report = Report({"high": [Scores(30, 0.9, None), Scores(40, 0.8, None)]}, "")
+    assert keep(report, options) is not None
+    known = validated(tmp_path, tmp_path / "model")
+    assert known is not None and known.psnr == 35 and known.ssim == pytest.approx(0.85)
+
+
+def test_without_high_nothing_is_recorded(tmp_path: Path) -> None:
+    options = LocalOptions(model=str(tmp_path), data=tmp_path)
+    assert keep(Report({"regular": [Scores(None, 1, None)]}, ""), options) is None
+    assert validated(tmp_path, tmp_path) is None
