@@ -152,7 +152,13 @@ def _status(view: JobView, language: Language) -> Html:
         "div",
         tag("span", _state_word(view, language), class_="status-word", role="status"),
         _progress(view),
-        tag("span", "", class_="elapsed", data_elapsed=f"{elapsed:.1f}"),
+        tag(
+            "span",
+            "",
+            class_="elapsed",
+            data_elapsed=f"{elapsed:.1f}",
+            data_left=say(language, "state.left", seconds="{}"),
+        ),
         _stop(view, language),
         class_="status",
     )

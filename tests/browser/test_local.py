@@ -123,6 +123,7 @@ def test_it_is_watched_and_stopped_within_a_step(local: Page) -> None:
     ask(local, "Take your time")
     expect(local.locator(".status-word")).to_have_text(re.compile(r"Step \d of 8"))
     expect(local.locator(".tile img").first).to_be_visible()
+    expect(local.locator(".elapsed")).to_have_text(re.compile(r"^[\d.]+ s · about \d+ s left$"))
     local.locator('#live [data-action="stop"]').click()
     expect(local.locator("#live .ending")).to_contain_text("Stopped")
 

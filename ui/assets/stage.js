@@ -86,13 +86,27 @@ function stamp() {
     clock.dataset.from ??= String(now - 1000 * Number(clock.dataset.elapsed));
   for (const button of stage.querySelectorAll("[data-countdown]"))
     button.dataset.until ??= String(now + 1000 * Number(button.dataset.countdown));
+  for (const clock of stage.querySelectorAll("[data-left]")) estimate(clock, now);
   tick();
+}
+
+/* When a job will be done, by its own pace: from the first step that was seen to the last one. */
+let pace = { job: null };
+function estimate(clock, now) {
+  const { value, max } = clock.parentElement.querySelector("progress") ?? {};
+  if (!(max > 1)) return;
+  if (pace.job !== current || value < pace.value) pace = { job: current, value, from: now };
+  else if (value > pace.value && value < max)
+    clock.dataset.ends = String(now + ((now - pace.from) / (value - pace.value)) * (max - value));
 }
 
 function tick() {
   const now = performance.now();
   for (const clock of stage.querySelectorAll("[data-from]"))
-    clock.textContent = `${((now - Number(clock.dataset.from)) / 1000).toFixed(1)} s`;
+    clock.textContent = [
+      `${((now - Number(clock.dataset.from)) / 1000).toFixed(1)} s`,
+      ...(Number(clock.dataset.ends) > now ? [left(clock, now)] : []),
+    ].join(" · ");
   const price = document.querySelector("#generate")?.textContent.split("·")[1];
   for (const run of stage.querySelectorAll(".example-run")) {
     run.dataset.label ??= run.textContent;
@@ -104,6 +118,10 @@ function tick() {
     button.disabled = left > 0;
     button.textContent = left > 0 ? `${button.dataset.label} · ${left} s` : button.dataset.label;
   }
+}
+
+function left(clock, now) {
+  return clock.dataset.left.replace("{}", Math.ceil((Number(clock.dataset.ends) - now) / 1000));
 }
 setInterval(tick, 100);
 
