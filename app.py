@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 import zerogpu
 from backends.registry import available, choose
 from generation.errors import PlaygroundError
 from history.store import History
 from jobs import Runner
+from jobs.logs import JobLog, configure
+from jobs.metrics import Metrics
+from jobs.telling import Listener
 from lora_registry.registry import Registry
 from settings import ON_SPACE, VERSION, Settings, help_text, read_settings
+from ui.health import health_routes
 from ui.launch import launch
 from ui.page import Page, Site, build_page
 from ui.visitor import Visitors
+
+log = logging.getLogger("playground")
 
 demo: Page | None = None
 """The page once it is built, by the name under which Gradio's reload on a Space looks for it."""
@@ -46,28 +55,44 @@ def serve(settings: Settings) -> None:
     """Open the data folder, take up unfinished jobs, show the page."""
     global demo
     zerogpu.register()
+    configure(settings.log, prompts=settings.log_prompts)
     data_dir, database_url = settings.data_dir, settings.database_url
-    with History.open(data_dir, database_url, app_version=VERSION) as history:
+    with ExitStack() as ends:
+        history = ends.enter_context(History.open(data_dir, database_url, app_version=VERSION))
         if history.notice:
-            print(history.notice, file=sys.stderr)
+            log.warning(history.notice)
         # In public, strangers would read the owner's private adapters by it.
         token = settings.hf_token if settings.mode == "private" else None
         if settings.mode == "public" and settings.fal_key:
-            print(_announced(settings), file=sys.stderr)
+            log.info(_announced(settings))
         registry = Registry(data_dir / "adapters", token=token, hub=settings.hub)
-        runner = Runner(history, available(settings), registry, settings.terms())
+        ends.callback(registry.close)
+        listeners = _listeners(settings, history, ends)
+        runner = Runner(history, available(settings), registry, settings.terms(), listeners)
         visitors = Visitors(settings.mode)
         runner.start()
-        try:
-            first = choose(settings.backend, runner.backends)
-            runner.backends[first].start()
-            has_key = settings.fal_key is not None
-            site = Site(runner, registry, visitors, first, has_key, settings.keeps_history)
-            demo = build_page(site)
-            launch(demo, runner, registry, visitors)
-        finally:
-            runner.close()
-            registry.close()
+        ends.callback(runner.close)
+        first = choose(settings.backend, runner.backends)
+        runner.backends[first].start()
+        has_key = settings.fal_key is not None
+        site = Site(runner, registry, visitors, first, has_key, settings.keeps_history)
+        demo = build_page(site)
+        operating = health_routes(runner, first, VERSION)
+        launch(demo, runner, registry, visitors, operating=operating)
+
+
+def _listeners(settings: Settings, history: History, ends: ExitStack) -> Sequence[Listener]:
+    """Who is told what happens to jobs: the log, and the metrics if they have a port."""
+    logged = JobLog(prompts=settings.log_prompts)
+    if settings.metrics_port is None:
+        return [logged]
+    metrics = Metrics(history, settings.terms().budget)
+    try:
+        ends.callback(metrics.serve(settings.metrics_host, settings.metrics_port))
+    except OSError as exc:
+        where = f"{settings.metrics_host}:{settings.metrics_port}"
+        sys.exit(f"The metrics can't be served on {where}: {exc.strerror or exc}.")
+    return [logged, metrics]
 
 
 def _announced(settings: Settings) -> str:

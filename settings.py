@@ -122,6 +122,34 @@ class Settings(BaseSettings):
         "page only.",
     )
 
+    owner_token: SecretStr | None = Field(
+        None,
+        alias="PLAYGROUND_OWNER_TOKEN",
+        min_length=16,
+        description="Opens /owner, where spend, jobs and failures are seen and spending is "
+        "stopped: 16 characters or more. Not set: no such page in public, an open one in private.",
+    )
+    metrics_port: int | None = Field(
+        None,
+        alias="PLAYGROUND_METRICS_PORT",
+        ge=1,
+        le=65535,
+        description="Port of the metrics for Prometheus; not set: none.",
+    )
+    metrics_host: str = Field(
+        "127.0.0.1",
+        alias="PLAYGROUND_METRICS_HOST",
+        description="Address on which the metrics are served, to whoever reaches it.",
+    )
+    log: Literal["plain", "json"] = Field(
+        "plain", alias="PLAYGROUND_LOG", description="Lines on stderr for people, or JSON."
+    )
+    log_prompts: bool = Field(
+        False,
+        alias="PLAYGROUND_LOG_PROMPTS",
+        description="Log prompts, and the words of unforeseen errors, which may quote them.",
+    )
+
     def terms(self) -> Terms:
         """What visitors may do on the owner's account."""
         private = self.mode == "private"

@@ -127,7 +127,7 @@ def make_receipt(
         loras=tuple(_found(lora, lora_files) for lora in result.loras or _as_asked(request)),
         has_nsfw_concepts=result.has_nsfw_concepts,
         timings=result.timings,
-        cost_usd=_cost(request, result) if billed else 0.0,
+        cost_usd=cost_of(request, result) if billed else 0.0,
         cost_is_estimate=billed and result.billable_units is None,
         ignored=result.ignored,
         warnings=(*notices, *_surprises(request, result, images), *result.warnings),
@@ -150,7 +150,8 @@ def _found(lora: AppliedLora, files: Mapping[str, LoraFile]) -> AppliedLora:
     return lora.model_copy(update=facts)
 
 
-def _cost(request: GenerationRequest, result: GenerationResult) -> float:
+def cost_of(request: GenerationRequest, result: GenerationResult) -> float:
+    """US dollars of a billed result: by the vendor's count, or estimated where it gave none."""
     if result.billable_units is None:
         return float(estimate_cost(request).total)
     return float(cost_of_units(result.billable_units, request.enable_prompt_expansion))

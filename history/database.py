@@ -144,7 +144,8 @@ def open_engine(url: URL, busy_timeout: float = BUSY_TIMEOUT) -> Engine:
         StorageError: it can't be opened.
         DatabaseNewer: a newer playground wrote it.
     """
-    options: dict[str, Any] = {"pool_timeout": busy_timeout}
+    # Parameters hold prompts: no error that is logged may show them.
+    options: dict[str, Any] = {"pool_timeout": busy_timeout, "hide_parameters": True}
     if is_sqlite(url):
         options["connect_args"] = {"timeout": busy_timeout}
     else:

@@ -33,6 +33,7 @@ from history.database import (
 from history.files import ImageFolder, preview_name, preview_of
 from history.folder import take_folder
 from history.leases import SECONDS, Alone, Lease, Leases
+from history.overview import Overview
 from history.packing import pack
 from history.records import IllegalTransition, Job, State
 from history.spending import Spending
@@ -72,6 +73,8 @@ class History(JobSteps):
         super().__init__(rows.Journal(engine), lease or Alone())
         self.spending = Spending(engine)
         """What visitors took of the owner's, and the switch that ends it."""
+        self.overview = Overview(engine)
+        """Everybody's jobs, for the owner of the page."""
         self._ids = rows.Ids(self._journal.newest_id())
         self._images = ImageFolder(folder, self._claims.mark)
         self._files = threading.Lock()  # held by whoever removes files or forbids it

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing, suppress
 from dataclasses import replace
@@ -31,7 +32,8 @@ from generation.lora_file import LoraFile
 from generation.result import GenerationResult, make_receipt
 from history.records import IllegalTransition, Job, LeaseLost, State
 from history.store import History
-from jobs.board import Board, Fetching, JobView
+from jobs.board import Board, Fetching, JobView, Progress
+from jobs.telling import Listener, Teller
 
 log = logging.getLogger("playground.jobs")
 
@@ -71,6 +73,8 @@ class Flight:
         board: Board,
         disk: Executor,
         adapters: Adapters | None = None,
+        listeners: Sequence[Listener] = (),
+        resumed: bool = False,
     ) -> None:
         self._backend = backend
         self._resources = resources
@@ -80,7 +84,14 @@ class Flight:
         self._adapters = adapters
         self._cancelling: asyncio.Task[CancelOutcome] | None = None
         self._ending = False  # a result or an error is here: too late to stop
-        self.view = board.show(JobView(job))
+        self._teller = Teller(
+            listeners,
+            resumed=resumed,
+            billed=self._billed,
+            own_key=resources.fal_key is not None,
+        )
+        self.view = JobView(job)
+        self._show()
         self.detached = False
         self.asked_to_end = False
         self.lost = False
@@ -175,27 +186,17 @@ class Flight:
         files = {}
         for lora in self.view.job.request.loras:
             self._show(fetching=Fetching(lora.path))
+            began, came = time.monotonic(), Progress(lora.path, self._fetched)
             files[lora.path] = await adapters.hand_over(
                 lora.path,
                 self.view.job.owner,
                 as_file=source == "file",
-                progress=self._reporter(lora.path),
+                progress=came,
             )
+            self._teller.fetched(came.size, began)
         resources = replace(self._resources, lora_files=files)
         self._resources = await self._backend.prepare(self.view.job.request, resources)
         self._show(fetching=None)
-
-    def _reporter(self, name: str) -> Callable[[int, int | None], None]:
-        """Takes bytes from any thread, and shows each whole percent once."""
-        loop, shown = asyncio.get_running_loop(), [-1]
-
-        def report(done: int, total: int | None) -> None:
-            percent = 100 * done // total if total else -1
-            if percent > shown[0]:
-                shown[0] = percent
-                loop.call_soon_threadsafe(self._fetched, Fetching(name, percent))
-
-        return report
 
     def _fetched(self, so_far: Fetching) -> None:
         """Unless it is past: a thread's word may come late."""
@@ -360,6 +361,7 @@ class Flight:
 
     def _show(self, **changes: Any) -> JobView:
         self.view = self._board.show(self.view, **changes)
+        self._teller.see(self.view)
         return self.view
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -36,6 +36,7 @@ from jobs.account import allowance, charge_of, is_covered
 from jobs.board import Board, JobView
 from jobs.flight import Adapters, Flight
 from jobs.sharing import Sharing
+from jobs.telling import ENDS, JobStep, Listener, Refusal, tell
 
 T = TypeVar("T")
 LAST_POST: Final = 10.0  # seconds that a post on its way is waited for at the end
@@ -51,12 +52,14 @@ class Runner:
         backends: Mapping[str, Backend],
         adapters: Adapters | None = None,
         terms: Terms = PRIVATE,
+        listeners: Sequence[Listener] = (),
     ) -> None:
         self.history = history
         self.backends = dict(backends)
         self.terms = terms
         self.board = Board()
         self._adapters = adapters
+        self._listeners = listeners
         self._keys: dict[str, SecretStr] = {}
         self._flights: dict[str, Flight] = {}
         self._closing = False
@@ -92,6 +95,13 @@ class Runner:
             BackendUnavailable, InvalidRequest, AllowanceError: refused, nothing was sent.
             StorageError: it could not be journaled, so nothing was sent.
         """
+        try:
+            return self._submit(parsed, owner, backend)
+        except PlaygroundError as exc:
+            tell(self._listeners, Refusal(exc))
+            raise
+
+    def _submit(self, parsed: Parsed, owner: str, backend: str) -> Job:
         request = parsed.request.with_seed()
         self.terms.check(request)
         # Looked up once: the key that decides whose money it is is the key that is sent.
@@ -156,6 +166,7 @@ class Runner:
             with suppress(IllegalTransition):  # another click was faster
                 job = self.history.advance(job_id, State.CANCELLED)
                 self.board.show(view, job=job, problem=None)
+                tell(self._listeners, JobStep(ENDS[job.state], job))
 
     def set_key(self, owner: str, key: SecretStr | None) -> None:
         """Keep a visitor's key in memory, and take up the jobs that waited for one."""
@@ -185,6 +196,8 @@ class Runner:
             board=self.board,
             disk=self._disk,
             adapters=self._adapters,
+            listeners=self._listeners,
+            resumed=resources is None,
         )
         self._flights[job.id] = flight
         flight.task.add_done_callback(lambda _task: self._landed(flight, job.id))
@@ -274,8 +287,9 @@ class Runner:
             await self._close(job, State.FAILED, NotSent(reason="the playground was closed"))
 
     async def _close(self, job: Job, state: State, error: PlaygroundError) -> None:
-        change = partial(self.history.advance, job.id, state, error=error)
-        self.board.show(JobView(await self._journal(change), problem=error))
+        job = await self._journal(partial(self.history.advance, job.id, state, error=error))
+        self.board.show(JobView(job, problem=error))
+        tell(self._listeners, JobStep(ENDS[state], job, error))
 
     async def _detach(self) -> None:
         self._closing = True

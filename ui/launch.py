@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
 import gradio as gr
 from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from jobs import Runner
 from lora_registry.registry import Registry
@@ -22,8 +24,15 @@ MAX_THREADS: Final = 1000  # also caps Gradio's async handlers, which here only 
 MAX_WAITING: Final = 10_000  # events; not said, Gradio allows a single one on ZeroGPU
 
 
-def launch(page: gr.Blocks, runner: Runner, registry: Registry, visitors: Visitors) -> None:
-    """Serve the page until the process is interrupted."""
+def launch(
+    page: gr.Blocks,
+    runner: Runner,
+    registry: Registry,
+    visitors: Visitors,
+    *,
+    operating: Sequence[Route] = (),
+) -> None:
+    """Serve the page until the process is interrupted; `operating` are routes for its keeper."""
     page.queue(default_concurrency_limit=None, max_size=MAX_WAITING)
     page.launch(
         theme=theme(),
@@ -41,7 +50,7 @@ def launch(page: gr.Blocks, runner: Runner, registry: Registry, visitors: Visito
         share=False,
         pwa=False,
         app_kwargs={
-            "routes": routes(runner, registry, visitors),
+            "routes": [*routes(runner, registry, visitors), *operating],
             "middleware": [
                 *middleware(known_hosts(), public=visitors.public),
                 Middleware(EarlyScript),

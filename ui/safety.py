@@ -23,6 +23,7 @@ from lora_registry.parts import MAX_FILE
 from ui.visitor import COOKIE, is_token, new_token
 
 MAX_BODY: Final = MAX_BYTES + 2**20
+IMPERSONAL: Final = ("/healthz", "/owner")  # no visitor's: who asks there gets no name
 LARGER: Final = {"/adapter": MAX_FILE}  # a body of its own, written to disk as it comes
 
 # file=http… fetches any address and serves it on our origin; proxy= does so for Spaces;
@@ -72,7 +73,9 @@ class Gate:
         """Give a first request its cookie already, so that its own answer has an owner."""
         cookies = Headers(scope=scope).get("cookie", "")
         # Read as the routes read it: of several by one name the last counts.
-        if not self.public or is_token(cookie_parser(cookies).get(COOKIE, "")):
+        if not self.public or _path(scope) in IMPERSONAL:
+            return None
+        if is_token(cookie_parser(cookies).get(COOKIE, "")):
             return None
         token = new_token()
         named = f"{cookies}; {COOKIE}={token}" if cookies else f"{COOKIE}={token}"
@@ -113,8 +116,12 @@ def _refusal(scope: Scope, hosts: frozenset[str]) -> PlainTextResponse | None:
 
 def _most(scope: Scope) -> int:
     """Bytes that a body may have here."""
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
-    return LARGER.get(path, MAX_BODY)
+    return LARGER.get(_path(scope), MAX_BODY)
+
+
+def _path(scope: Scope) -> str:
+    """Without the prefix under which a proxy serves the page."""
+    return str(scope["path"]).removeprefix(scope.get("root_path", ""))
 
 
 def _too_large(most: int) -> str:

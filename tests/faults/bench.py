@@ -17,10 +17,11 @@ from pydantic import SecretStr
 
 from backends.hosted import HostedBackend, Pace
 from generation.errors import PlaygroundError
-from generation.parsing import parse_request
+from generation.parsing import Parsed, parse_request
 from history.records import Job, State
 from history.store import History
 from jobs import JobView, Runner
+from jobs.telling import Listener
 from tests.faults.seen import Seen
 from tests.standins.fal import FalStandIn
 
@@ -42,6 +43,7 @@ class Bench:
         self.seen = seen
         self._pace = replace(QUICK, **pace)  # type: ignore[arg-type]
         self._prompts = (f"a fox, number {number}" for number in itertools.count(1))
+        self.listeners: list[Listener] = []
         self.open()
 
     def __enter__(self) -> Self:
@@ -60,7 +62,7 @@ class Bench:
         """Start as a new process would."""
         self.history = History.open(self.folder)
         self.backend = HostedBackend(SecretStr(KEY), self._pace)
-        self.runner = Runner(self.history, {"hosted": self.backend})
+        self.runner = Runner(self.history, {"hosted": self.backend}, listeners=self.listeners)
         self.runner.start()
 
     def close(self) -> None:
@@ -76,8 +78,12 @@ class Bench:
 
     def submit(self, **fields: Any) -> str:
         """A small job with a prompt of its own; its id."""
+        return self.runner.submit(self.parsed(**fields), OWNER, "hosted").id
+
+    def parsed(self, **fields: Any) -> Parsed:
+        """What a small job asks for."""
         small = {"prompt": next(self._prompts), "image_size": {"width": 64, "height": 48}}
-        return self.runner.submit(parse_request(small | fields), OWNER, "hosted").id
+        return parse_request(small | fields)
 
     def run(self, **fields: Any) -> JobView:
         """A job and its end."""

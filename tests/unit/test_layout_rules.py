@@ -74,6 +74,7 @@ ONLY_IN = {
     "huggingface_hub": ("lora_registry/", "backends/local/", "deploy/"),
     "spaces": ("zerogpu.py",),
     "torch": ("backends/local/",),
+    "prometheus_client": ("jobs/metrics.py",),
     "diffusers": ("backends/local/",),
     "pytest": (),
     "tests": (),
