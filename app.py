@@ -21,6 +21,7 @@ from lora_registry.registry import Registry
 from settings import ON_SPACE, VERSION, Settings, help_text, read_settings
 from ui.health import health_routes
 from ui.launch import launch
+from ui.owner import owner_routes
 from ui.page import Page, Site, build_page
 from ui.visitor import Visitors
 
@@ -77,7 +78,10 @@ def serve(settings: Settings) -> None:
         has_key = settings.fal_key is not None
         site = Site(runner, registry, visitors, first, has_key, settings.keeps_history)
         demo = build_page(site)
-        operating = health_routes(runner, first, VERSION)
+        operating = [
+            *health_routes(runner, first, VERSION),
+            *owner_routes(runner, settings.owner_token, public=visitors.public),
+        ]
         launch(demo, runner, registry, visitors, operating=operating)
 
 

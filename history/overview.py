@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Engine, Row, Select, func, select
 
@@ -15,6 +15,10 @@ from history.journal import final, in_state
 from history.records import State
 from history.schema import jobs
 from history.schema import spending_switch as switch
+
+_BY_STATE: Final = select(jobs.c.backend, jobs.c.state, func.count()).group_by(
+    jobs.c.backend, jobs.c.state
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +61,17 @@ class Overview:
 
     def open_by_state(self) -> dict[tuple[str, State], int]:
         """How many jobs have not ended, by backend and state."""
-        return self._counts(select(jobs.c.backend, jobs.c.state, func.count()).where(final(False)))
+        return self._counts(_BY_STATE.where(final(False)))
 
     def ended_since(self, moment: datetime) -> dict[tuple[str, State], int]:
         """How many jobs asked for since then have ended, by backend and state."""
         recent = jobs.c.created >= moment
-        return self._counts(
-            select(jobs.c.backend, jobs.c.state, func.count()).where(final(), recent)
-        )
+        return self._counts(_BY_STATE.where(final(), recent))
 
     def spent_since(self, moment: datetime) -> float:
         """US dollars on the receipts of all jobs asked for since then, whoever paid."""
-        return float(
-            self._rows(select(func.sum(jobs.c.cost_usd)).where(jobs.c.created >= moment))[0][0]
-            or 0.0
-        )
+        total = select(func.sum(jobs.c.cost_usd)).where(jobs.c.created >= moment)
+        return float(self._rows(total)[0][0] or 0.0)
 
     def open_jobs(self, limit: int) -> list[OpenJob]:
         """The oldest that have not ended."""
@@ -98,10 +98,10 @@ class Overview:
         return {row[0]: row[1] for row in self._rows(leased.group_by(jobs.c.worker))}
 
     def _counts(self, statement: Select[Any]) -> dict[tuple[str, State], int]:
-        rows = self._rows(statement.group_by(jobs.c.backend, jobs.c.state))
+        rows = self._rows(statement)
         return {(row[0], State(row[1])): row[2] for row in rows}
 
-    def _rows(self, statement: Select[Any]) -> list[Row[Any]]:
+    def _rows(self, statement: Select[Any]) -> list[Any]:
         with storage_faults(), self._engine.connect() as connection:
             return list(connection.execute(statement).all())
 

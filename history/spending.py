@@ -112,6 +112,14 @@ class Spending:
             held_usd=_usd(sum(row.micro_usd for row in rows) - billed),
         )
 
+    def taken(self, days: int, now: datetime | None = None) -> Decimal:
+        """Dollars of so many days (UTC), today included: billed, and held for what may be."""
+        now = (now or datetime.now(UTC)).astimezone(UTC)
+        begin = _midnight(now) - timedelta(days=days - 1)
+        with storage_faults(), self._engine.connect() as connection:
+            micro = connection.execute(_SUM.where(table.c.created >= begin)).scalar_one()
+        return _usd(int(micro))
+
     def used(self, owner: str, now: datetime) -> Used:
         """What one visitor asked for lately, as `Limits` count it."""
         with storage_faults(), self._engine.connect() as connection:
@@ -205,8 +213,12 @@ def _used(connection: Connection, owner: str, now: datetime) -> Used:
 
 
 def _on_day_of(now: datetime) -> ColumnElement[bool]:
-    begin = datetime.combine(now.astimezone(UTC).date(), time(), UTC)
+    begin = _midnight(now)
     return and_(table.c.created >= begin, table.c.created < begin + timedelta(days=1))
+
+
+def _midnight(now: datetime) -> datetime:
+    return datetime.combine(now.astimezone(UTC).date(), time(), UTC)
 
 
 # An update that changes nothing: it locks the row in every database, and on SQLite takes

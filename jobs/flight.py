@@ -360,8 +360,9 @@ class Flight:
         return await asyncio.get_running_loop().run_in_executor(self._disk, change)
 
     def _show(self, **changes: Any) -> JobView:
-        self.view = self._board.show(self.view, **changes)
-        self._teller.see(self.view)
+        view = replace(self.view, **changes)
+        self._teller.see(view)  # first: who is shown an end finds it counted
+        self.view = self._board.show(view)
         return self.view
 
     @property

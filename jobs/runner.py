@@ -165,8 +165,8 @@ class Runner:
         if view.job.state is State.UNKNOWN:
             with suppress(IllegalTransition):  # another click was faster
                 job = self.history.advance(job_id, State.CANCELLED)
-                self.board.show(view, job=job, problem=None)
                 tell(self._listeners, JobStep(ENDS[job.state], job))
+                self.board.show(view, job=job, problem=None)
 
     def set_key(self, owner: str, key: SecretStr | None) -> None:
         """Keep a visitor's key in memory, and take up the jobs that waited for one."""
@@ -288,8 +288,8 @@ class Runner:
 
     async def _close(self, job: Job, state: State, error: PlaygroundError) -> None:
         job = await self._journal(partial(self.history.advance, job.id, state, error=error))
-        self.board.show(JobView(job, problem=error))
         tell(self._listeners, JobStep(ENDS[state], job, error))
+        self.board.show(JobView(job, problem=error))
 
     async def _detach(self) -> None:
         self._closing = True

@@ -10,7 +10,7 @@ from __future__ import annotations
 from html import escape
 from typing import Final
 
-_VOID: Final = frozenset({"img", "input", "br", "hr"})
+_VOID: Final = frozenset({"img", "input", "br", "hr", "meta", "link"})
 
 
 class Html(str):

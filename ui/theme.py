@@ -8,7 +8,8 @@ from typing import Final
 from gradio.themes import Base, Color
 
 ASSETS: Final = Path(__file__).parent / "assets"
-STYLES: Final = [ASSETS / "style.css", ASSETS / "adapters.css"]
+VARIABLES: Final = ASSETS / "variables.css"
+STYLES: Final = [VARIABLES, ASSETS / "style.css", ASSETS / "adapters.css"]
 
 # Greys without a hue, so that colours in images are judged true.
 GREY: Final = Color(
