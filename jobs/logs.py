@@ -22,7 +22,12 @@ from jobs.telling import AdapterFetched, Happening, JobStep, Refusal
 log = logging.getLogger("playground.jobs")
 
 Style = Literal["plain", "json"]
-_BAD: Final = ("failed", "unknown")
+_LEVELS: Final = {
+    "failed": logging.WARNING,
+    "unknown": logging.WARNING,
+    "submitting": logging.DEBUG,
+    "running": logging.DEBUG,
+}
 _Raised = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
@@ -38,7 +43,7 @@ def configure(style: Style, *, prompts: bool) -> None:
 
 
 class PlainLines(logging.Formatter):
-    """`12:03:11 job 06… stored: hosted, 3.2 s, $0.0085`."""
+    """`12:03:11 job stored: job 06…, owner 2d7f1b04, backend hosted, seconds 3.2`."""
 
     def __init__(self, prompts: bool) -> None:
         super().__init__("%(asctime)s %(message)s", "%H:%M:%S")
@@ -84,7 +89,7 @@ class JobLog:
         """Log it: see `jobs.telling`."""
         match happening:
             case JobStep():
-                level = logging.WARNING if happening.what in _BAD else logging.INFO
+                level = _LEVELS.get(happening.what, logging.INFO)
                 _say(level, f"job {happening.what}", self._of_step(happening))
             case Refusal(error):
                 _say(logging.INFO, "request refused", {"error": type(error).__name__})
