@@ -68,8 +68,8 @@ def serve(settings: Settings) -> None:
             log.info(_announced(settings))
         registry = Registry(data_dir / "adapters", token=token, hub=settings.hub)
         ends.callback(registry.close)
-        listeners = _listeners(settings, history, ends)
-        runner = Runner(history, available(settings), registry, settings.terms(), listeners)
+        told = listeners(settings, history, ends)
+        runner = Runner(history, available(settings), registry, settings.terms(), told)
         visitors = Visitors(settings.mode)
         runner.start()
         ends.callback(runner.close)
@@ -85,7 +85,7 @@ def serve(settings: Settings) -> None:
         launch(demo, runner, registry, visitors, operating=operating)
 
 
-def _listeners(settings: Settings, history: History, ends: ExitStack) -> Sequence[Listener]:
+def listeners(settings: Settings, history: History, ends: ExitStack) -> Sequence[Listener]:
     """Who is told what happens to jobs: the log, and the metrics if they have a port."""
     logged = JobLog(prompts=settings.log_prompts)
     if settings.metrics_port is None:

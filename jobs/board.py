@@ -40,7 +40,7 @@ class Progress:
         self._loop = asyncio.get_running_loop()
 
     def __call__(self, done: int, total: int | None) -> None:
-        self.size = done
+        self.size = max(self.size, done)
         percent = 100 * done // total if total else -1
         if percent > self._percent:
             self._percent = percent

@@ -38,8 +38,8 @@ class Metrics:
         self._queued = self._histogram("queue_seconds", "From sent to in progress", "backend")
         self._made = self._histogram("backend_seconds", "From sent to the result", "backend")
         self._stored = self._histogram("stored_seconds", "From asked to stored", "backend")
-        self._bytes = self._counter("adapter_bytes", "Bytes of adapters that were fetched")
-        self._fetched = self._histogram("adapter_seconds", "To fetch an adapter")
+        self._bytes = self._counter("adapter_bytes", "Bytes of adapters that jobs waited for")
+        self._fetched = self._histogram("adapter_seconds", "That jobs waited for an adapter")
         self.registry.register(Now(history, budget))
 
     def serve(self, host: str, port: int) -> Callable[[], None]:

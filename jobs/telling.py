@@ -70,7 +70,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class AdapterFetched:
-    """An adapter that was copied to this machine: its bytes, and the seconds it took."""
+    """An adapter that a job waited for: the bytes that were copied here, and seconds."""
 
     size: int
     seconds: float

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack
 from decimal import Decimal
 from typing import Any
 from urllib.request import build_opener
@@ -15,12 +16,14 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
+import app
 from generation.allowance import Limits, Terms
 from generation.errors import DatabaseUnreachable, PlaygroundError
 from history.records import State
 from jobs.logs import JobLog, JsonLines, PlainLines, short
 from jobs.metrics import Metrics
 from jobs.telling import AdapterFetched, Happening
+from settings import Settings
 from tests.faults.bench import KEY, OWNER, Bench
 from tests.process.playground import free_port
 from tests.standins import fal_faults as faults
@@ -165,6 +168,15 @@ def test_a_port_of_their_own(bench: Bench, metrics: Metrics) -> None:
         close()
     with pytest.raises(OSError):
         build_opener().open(f"http://127.0.0.1:{port}/metrics", timeout=10)
+
+
+def test_a_port_that_is_taken_is_said_in_words(bench: Bench, metrics: Metrics) -> None:
+    port = free_port()
+    settings = Settings(_env_file=None, metrics_port=port)
+    with ExitStack() as ends:
+        ends.callback(metrics.serve("127.0.0.1", port))
+        with pytest.raises(SystemExit, match=f"The metrics can't be served on 127.0.0.1:{port}: "):
+            app.listeners(settings, bench.history, ends)
 
 
 # -- log -----------------------------------------------------------------------

@@ -39,6 +39,7 @@ from history.records import State
 from history.store import History
 from jobs import JobView, Runner
 from jobs.board import Fetching
+from jobs.telling import AdapterFetched, Happening
 from tests.faults.bench import KEY, PATIENCE, QUICK, Watcher, assert_says
 from tests.faults.puppet import TICK, Puppet, Work
 from tests.faults.seen import Seen
@@ -125,7 +126,11 @@ class Stage:
 
     def open(self) -> None:
         self.history = History.open(self.folder)
-        self.runner = Runner(self.history, {self.name: self.backend}, self.shelf)
+        self.told: list[Happening] = []
+        listeners = [self.told.append]
+        self.runner = Runner(
+            self.history, {self.name: self.backend}, self.shelf, listeners=listeners
+        )
         self.runner.start()
 
     def close(self) -> None:
@@ -393,6 +398,19 @@ def test_without_a_size_there_is_no_percent(stage: Stage, fitter: Fitter) -> Non
     assert stage.view(job_id).fetching == Fetching(FIRST)
     stage.shelf.answers[FIRST] = FOUND
     assert stage.settled(job_id).fetching is None
+
+
+def test_an_adapter_that_was_copied_is_told_with_its_bytes(stage: Stage, fitter: Fitter) -> None:
+    """One that was here already isn't: nobody waited for it."""
+    ready(fitter)
+    job_id = stage.submit(FIRST, SECOND)
+    stage.fetching(job_id, FIRST)
+    for done in (500, 2000, 1500):
+        stage.shelf.report(FIRST, done, 2000)
+    stage.shelf.answers |= {FIRST: FOUND, SECOND: replace(FOUND, path=SECOND)}
+    stage.settled(job_id)
+    (told,) = [told for told in stage.told if isinstance(told, AdapterFetched)]
+    assert told.size == 2000 and 0 < told.seconds < PATIENCE
 
 
 def test_a_late_word_of_a_download_is_not_shown(stage: Stage, fitter: Fitter) -> None:

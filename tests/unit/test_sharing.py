@@ -27,6 +27,7 @@ from history import leases
 from history.records import State
 from history.store import History
 from jobs import JobView, Runner, flight, runner
+from jobs.telling import Happening, JobStep
 from tests.faults.bench import PATIENCE, assert_says
 from tests.faults.puppet import Puppet
 from tests.standins.postgres import PostgresServer
@@ -41,7 +42,8 @@ class Process:
     def __init__(self, folder: Path, address: str, puppet: Puppet, lease: float = LEASE) -> None:
         self.puppet = puppet
         self.history = History.open(folder, address, lease_seconds=lease)
-        self.runner = Runner(self.history, {puppet.name: puppet})
+        self.told: list[str] = []
+        self.runner = Runner(self.history, {puppet.name: puppet}, listeners=[self._hear])
         self.closed = False
         self.runner.start()
 
@@ -50,6 +52,10 @@ class Process:
             self.closed = True
             self.runner.close()
             self.history.close()
+
+    def _hear(self, happening: Happening) -> None:
+        assert isinstance(happening, JobStep)
+        self.told.append(happening.what)
 
     def fall_silent(self) -> None:
         """As if it were stopped: its jobs go on, but nobody else hears of it."""
@@ -145,6 +151,19 @@ def test_a_submitted_job_is_taken_over_and_not_posted_again(two: tuple[Process, 
     assert other.history.image_file(job_id, ME, 0).is_file() and view.problem is None
     assert gone.puppet.work("a fox").posts == 1
     assert gone.view(job_id).job == view.job  # and it can say so, should it be asked
+
+
+def test_each_step_is_told_by_the_process_that_takes_it(two: tuple[Process, Process]) -> None:
+    gone, other = two
+    job_id = gone.submitted()
+    other.view(job_id)
+    assert gone.told == ["created", "submitting", "submitted", "running"] and other.told == []
+    gone.cut_off()
+    gone.puppet.work("a fox").done = True
+    other.in_state(job_id, State.STORED)
+    gone.view(job_id)
+    assert [what for what in other.told if what != "running"] == ["resumed", "completed", "stored"]
+    assert gone.told[-1] == "running"
 
 
 def test_a_living_process_keeps_its_jobs(two: tuple[Process, Process]) -> None:
