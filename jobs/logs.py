@@ -55,7 +55,9 @@ class PlainLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The message, followed by its facts."""
         facts = _facts(record)
-        said = ", ".join(f"{name} {value}" for name, value in facts.items() if name != "event")
+        said = ", ".join(
+            f"{name} {_on_one_line(value)}" for name, value in facts.items() if name != "event"
+        )
         fresh = copy(record)
         fresh.exc_text = None  # how another handler told the exception
         line = super().format(fresh)
@@ -114,6 +116,12 @@ class JobLog:
 def short(owner: str) -> str:
     """Eight hex digits that tell visitors apart and don't say who they are."""
     return sha256(owner.encode()).hexdigest()[:8]
+
+
+def _on_one_line(value: Any) -> str:
+    """Whatever a prompt holds, it can't look like a line of the log."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)
 
 
 def _say(level: int, event: str, facts: dict[str, Any]) -> None:

@@ -251,6 +251,15 @@ def test_the_prompt_where_it_is_asked_for(bench: Bench, lines: Lines) -> None:
     assert [row.get("prompt") for row in lines.rows()] == [PROMPT, None, None, None]
 
 
+def test_a_prompt_of_several_lines_is_one(bench: Bench, logger: logging.Logger) -> None:
+    bench.listeners.append(JobLog(prompts=True))
+    for formatter in (PlainLines(prompts=True), JsonLines(prompts=True)):
+        found = Lines(formatter)
+        logger.addHandler(found.handler)
+        bench.run(prompt=f"a {type(formatter).__name__}\n12:00:00 job stored: job 0")
+        assert len(found.text().splitlines()) == 4
+
+
 def explode(formatter: logging.Formatter, logger: logging.Logger) -> str:
     lines = Lines(formatter)
     logger.addHandler(lines.handler)
