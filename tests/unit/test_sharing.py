@@ -285,14 +285,17 @@ def test_a_watcher_sees_a_job_of_another_process_to_its_end(two: tuple[Process, 
     worker, asked = two
     job_id = worker.submitted()
 
-    async def watch() -> list[JobView]:
-        return [view async for view in asked.runner.watch(job_id, ME)]
+    views: list[JobView] = []
+
+    async def watch() -> None:
+        async for view in asked.runner.watch(job_id, ME):
+            views.append(view)
 
     with ThreadPoolExecutor(1) as pool:
         watching = pool.submit(lambda: asyncio.run(watch()))
-        eventually(lambda: bool(asked.runner.board.watched()))
+        eventually(lambda: bool(views))
         worker.puppet.work("a fox").done = True
-        views = watching.result(PATIENCE)
+        watching.result(PATIENCE)
     assert views[0].job.state is State.SUBMITTED and not views[0].settled
     assert views[-1].job.state is State.STORED and views[-1].job.images
     assert asked.puppet.work("a fox").fetches == 1
