@@ -75,6 +75,7 @@ ONLY_IN = {
     "spaces": ("zerogpu.py",),
     "torch": ("backends/local/",),
     "diffusers": ("backends/local/",),
+    "ray": ("backends/local/pool/serving.py", "backends/local/pool/routing.py"),
     "pytest": (),
     "tests": (),
 }
