@@ -22,7 +22,7 @@ class Cluster:
     """`cluster.py` in a process of its own, on a port of its own. Ends all that it started."""
 
     def __init__(self, data: Path) -> None:
-        self._port = _free_port()
+        self._port = free_port()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.pool.cluster", str(self._port)],
             cwd=ROOT,
@@ -85,7 +85,7 @@ def _pipe(stream: IO[str] | None) -> IO[str]:
     return stream
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -139,7 +139,7 @@ class PoolDesk:
                 if REPLICA not in answer.headers:  # Serve's own, or somebody else's
                     raise _Lost(f"it answered {answer.status_code}")
                 told = answer.headers
-                log.debug("On replica %s; adapters held: %s", told[REPLICA], told.get(HELD))
+                log.debug("On %s, adapters %s held: %s", told[REPLICA], key, told.get(HELD))
                 async for event in events(answer.aiter_bytes()):
                     yield event
         except (httpx.TransportError, Incomplete) as exc:
