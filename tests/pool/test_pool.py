@@ -151,7 +151,6 @@ async def test_two_hundred_jobs_survive_a_killed_replica_and_keep_to_their_adapt
     assert len(reached) > JOBS and len({one.replica for one in reached}) >= 2  # some ran twice
     share = [one.held for one in reached].count("yes") / len(reached)
     best = best_share(reached, SETS_HELD)
-    print(share, best)
     assert share >= 0.8 * best, f"{share:.3f} of the jobs found their adapters; at best {best:.3f}"
 
 

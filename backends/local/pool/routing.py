@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import time
+from collections import Counter
 from typing import Final
 
 from ray.serve.request_router import (
@@ -14,21 +16,23 @@ from ray.serve.request_router import (
     RunningReplica,
 )
 
-WORTH: Final = 1.5  # jobs that one waits behind rather than reading adapters anew
+RECENT: Final = 2.0  # seconds until a replica's own word of what it holds is here
 ASKED: Final = 3  # replicas, best first, before the choice is made again
 
 
 class AffinityRouter(FIFOMixin, MultiplexMixin, RequestRouter):
     """Runs where requests come in, one in each proxy; named in the deployment's options.
 
-    Serve's own router asks a holder once and then turns to whoever holds the
-    least: under load it held to little and left replicas idle (`benchmarks/scale.py`
-    compares). Here a holder counts as `WORTH` jobs shorter than it is.
+    For a replica that holds its adapters a job waits at most twice as long as for
+    another, and one job longer: popular adapters spread, the others stay. (Serve's own
+    router stays with a holder until that is full, whoever is idle, and when all are
+    full it looks again after up to half a second, in which a GPU could make an image.)
     """
 
     def initialize_state(self, **_options: object) -> None:
         """Called once by Serve, instead of an `__init__`."""
-        self._sent: dict[str, ReplicaID] = {}
+        self._sent = Sent()
+        self._adapters: dict[str, tuple[ReplicaID, float]] = {}  # where and when a set went last
 
     async def choose_replicas(
         self,
@@ -36,20 +40,80 @@ class AffinityRouter(FIFOMixin, MultiplexMixin, RequestRouter):
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
         """The best replicas, each a rank of its own: Serve takes the first that isn't full."""
-        key = pending_request.metadata.multiplexed_model_id if pending_request else ""
-        order = sorted(candidate_replicas, key=lambda replica: self._cost(replica, key))
-        return [[replica] for replica in order[:ASKED]]
+        job, key = _names(pending_request)
+        self._sent.forget(job)
+        order = sorted(candidate_replicas, key=lambda replica: self._cost(replica, key))[:ASKED]
+        if order and job:
+            self._sent.maybe(job, order[0].replica_id)
+        if order and key:
+            self._adapters[key] = (order[0].replica_id, time.monotonic())
+        return [[replica] for replica in order]
 
     def on_request_routed(
         self, pending_request: PendingRequest, replica_id: ReplicaID, result: object
     ) -> None:
-        """A replica's own word that it holds a set takes a while: the next job may be faster."""
-        if key := pending_request.metadata.multiplexed_model_id:
-            self._sent[key] = replica_id
+        """A replica took it."""
+        self._sent.surely(_names(pending_request)[0], replica_id)
 
-    def _cost(self, replica: RunningReplica, key: str) -> tuple[float, int, float]:
+    def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
+        """It ended, in whatever way."""
+        self._sent.forget(internal_request_id)
+
+    def _cost(self, replica: RunningReplica, key: str) -> tuple[float, bool, int, float]:
         """Jobs in front, then adapters that might have to go; chance decides the rest."""
-        load = self.replica_queue_len_cache.get(replica.replica_id) or 0
-        held = replica.multiplexed_model_ids
-        holds = key in held or self._sent.get(key) == replica.replica_id
-        return (load - WORTH * holds, len(held), random.random())
+        name, held = replica.replica_id, replica.multiplexed_model_ids
+        told = self.replica_queue_len_cache.get(name) or 0  # with other proxies' jobs, if lately
+        load = max(told, self._sent.count(name))
+        holds = key in held or self._went_to(key) == name
+        return ((load - 1) / 2 if holds else load, not holds, len(held), random.random())
+
+    def _went_to(self, key: str) -> ReplicaID | None:
+        """The replica that has a set by now, though it hasn't said so yet."""
+        replica, when = self._adapters.get(key, (None, 0.0))
+        if replica is not None and time.monotonic() - when > RECENT:
+            del self._adapters[key]
+            return None
+        return replica
+
+
+class Sent:
+    """The jobs that this router sent to replicas, counted at once: many go out before Serve
+    has counted the first. One that was meant to go and never did is forgotten after a while."""
+
+    def __init__(self) -> None:
+        self._at: dict[str, ReplicaID] = {}
+        self._counts: Counter[ReplicaID] = Counter()
+        self._unsure: dict[str, float] = {}  # when, by the monotonic clock; oldest first
+
+    def count(self, replica: ReplicaID) -> int:
+        """The jobs that are there or on their way."""
+        return self._counts[replica]
+
+    def maybe(self, job: str, replica: ReplicaID) -> None:
+        """A job will go to a replica, unless that is full or nobody waits for it any more."""
+        self._put(job, replica)
+        self._unsure[job] = time.monotonic()
+        while next(iter(self._unsure.values())) < time.monotonic() - RECENT:
+            self.forget(next(iter(self._unsure)))
+
+    def surely(self, job: str, replica: ReplicaID) -> None:
+        """It is there."""
+        self.forget(job)
+        self._put(job, replica)
+
+    def forget(self, job: str) -> None:
+        """It is nowhere."""
+        self._unsure.pop(job, None)
+        if (replica := self._at.pop(job, None)) is not None:
+            self._counts[replica] -= 1
+
+    def _put(self, job: str, replica: ReplicaID) -> None:
+        self._at[job] = replica
+        self._counts[replica] += 1
+
+
+def _names(request: PendingRequest | None) -> tuple[str, str]:
+    """The job's and its adapters'; empty where there are none."""
+    if request is None:
+        return "", ""
+    return request.metadata.internal_request_id, request.metadata.multiplexed_model_id
