@@ -20,7 +20,7 @@ os.environ |= {  # before Ray looks
 import ray  # noqa: E402
 from ray import serve  # noqa: E402
 
-from backends.local.pool.serving import Replica  # noqa: E402
+from backends.local.pool.serving import deployment  # noqa: E402
 from tests.pool import engines  # noqa: E402
 
 QUIET = {"log_level": "ERROR", "enable_access_log": False}
@@ -52,7 +52,7 @@ def start(folder: str, port: int) -> None:
 
 def deploy(name: str, engine: str, replicas: str, sets: str) -> None:
     """Once more is another version for Serve, whose replicas take over one by one."""
-    replica = Replica.options(
+    replica = deployment.options(
         num_replicas=int(replicas),
         ray_actor_options={"num_cpus": 0, "num_gpus": 0},
         graceful_shutdown_wait_loop_s=0.1,

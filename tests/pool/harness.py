@@ -60,7 +60,8 @@ class Cluster:
         _pipe(self._process.stdout).close()
 
     def _children(self) -> list[psutil.Process]:
-        return psutil.Process(self._process.pid).children(recursive=True)
+        children: list[psutil.Process] = psutil.Process(self._process.pid).children(recursive=True)
+        return children
 
 
 @contextmanager
@@ -75,9 +76,10 @@ def running_cluster(data: Path) -> Iterator[Cluster]:
 
 def _command(process: psutil.Process) -> list[str]:
     try:
-        return process.cmdline()
+        words: list[str] = process.cmdline()
     except psutil.Error:  # it ended meanwhile
         return []
+    return words
 
 
 def _pipe(stream: IO[str] | None) -> IO[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def of_kubernetes() -> dict[str, Any]:
     return dict(yaml.safe_load((FOLDER / "kuberay.yaml").read_text("utf-8")))
 
 
-CONFIGS = {
+CONFIGS: dict[str, Callable[[], dict[str, Any]]] = {
     "serve": of_serve,
     "kuberay": lambda: dict(yaml.safe_load(of_kubernetes()["spec"]["serveConfigV2"])),
 }
@@ -35,10 +36,10 @@ def test_serve_takes_the_config(kind: str) -> None:
     (application,) = config.applications
     module, name = application.import_path.split(":")
     assert module == serving.__name__ and hasattr(serving, name)
-    (deployment,) = application.deployments
-    assert deployment.name == serving.Replica.name
-    assert deployment.max_ongoing_requests == serving.Replica.max_ongoing_requests
-    assert deployment.ray_actor_options.num_gpus == 1
+    (ours,) = application.deployments
+    assert ours.name == serving.deployment.name
+    assert ours.max_ongoing_requests == serving.deployment.max_ongoing_requests
+    assert ours.ray_actor_options.num_gpus == 1
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

@@ -20,7 +20,7 @@ RECENT: Final = 2.0  # seconds until a replica's own word of what it holds is he
 ASKED: Final = 3  # replicas, best first, before the choice is made again
 
 
-class AffinityRouter(FIFOMixin, MultiplexMixin, RequestRouter):
+class AffinityRouter(FIFOMixin, MultiplexMixin, RequestRouter):  # type: ignore[misc]
     """Runs where requests come in, one in each proxy; named in the deployment's options.
 
     For a replica that holds its adapters a job waits at most twice as long as for

@@ -6,6 +6,7 @@ in front of the same engine in a process of its own. Here it only gets an addres
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -56,13 +57,6 @@ def this_gpu() -> KeptEngine:
     return EngineProcess(LocalOptions.of(Settings()))
 
 
-@serve.deployment(
-    name="engine",
-    ray_actor_options={"num_gpus": 1},
-    max_ongoing_requests=LINE,
-    request_router_config=ROUTING,
-    graceful_shutdown_timeout_s=300,
-)
 class Replica:
     """One engine, made and tried out before Serve sends it jobs.
 
@@ -77,20 +71,19 @@ class Replica:
         self._crashes = 0
         self._fresh: set[str] = set()
 
-        # Serve tells its routers which keys went through here last.
-        @serve.multiplexed(max_num_models_per_replica=sets)
         async def hold(key: str) -> str:
             self._fresh.add(key)
             return key
 
-        self._hold = hold
+        # Serve tells its routers which keys went through here last.
+        self._hold = serve.multiplexed(max_num_models_per_replica=sets)(hold)
 
     async def __call__(self, request: Request) -> Response:
         """Take an `Order`, answer with its frames."""
         headers = {REPLICA: serve.get_replica_context().replica_id.unique_id}
         try:
             order = Order.model_validate_json(await request.body())
-            self._find(order.job)
+            await asyncio.to_thread(self._find, order.job)  # a shared folder may take its time
         except ValidationError as exc:
             reason = f"the pool runs another version of the playground ({exc.error_count()} fields)"
             return Response(frame(BackendUnavailable(backend="local", reason=reason)), 200, headers)
@@ -112,7 +105,7 @@ class Replica:
                     yield frame(event)
             self._crashes = 0
         except PlaygroundError as exc:
-            self._crashes = self._crashes + 1 if isinstance(exc, EngineCrashed) else 0
+            self._crashes += isinstance(exc, EngineCrashed)
             yield frame(exc)
 
     async def _holds(self, key: str) -> bool:
@@ -144,4 +137,12 @@ def _unreadable(path: Path | None, shared: Path) -> str | None:
     return None
 
 
-pool = Replica.bind()
+deployment = serve.deployment(
+    Replica,
+    name="engine",
+    ray_actor_options={"num_gpus": 1},
+    max_ongoing_requests=LINE,
+    request_router_config=ROUTING,
+    graceful_shutdown_timeout_s=300,
+)
+pool = deployment.bind()
