@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
+from itertools import takewhile
 from typing import Final
 
 from ray.serve.request_router import (
@@ -42,6 +43,7 @@ class AffinityRouter(FIFOMixin, MultiplexMixin, RequestRouter):  # type: ignore[
         """The best replicas, each a rank of its own: Serve takes the first that isn't full."""
         job, key = _names(pending_request)
         self._sent.forget(job)
+        self._sent.give_up()
         order = sorted(candidate_replicas, key=lambda replica: self._cost(replica, key))[:ASKED]
         if order and job:
             self._sent.maybe(job, order[0].replica_id)
@@ -93,13 +95,17 @@ class Sent:
         """A job will go to a replica, unless that is full or nobody waits for it any more."""
         self._put(job, replica)
         self._unsure[job] = time.monotonic()
-        while next(iter(self._unsure.values())) < time.monotonic() - RECENT:
-            self.forget(next(iter(self._unsure)))
 
     def surely(self, job: str, replica: ReplicaID) -> None:
         """It is there."""
         self.forget(job)
         self._put(job, replica)
+
+    def give_up(self) -> None:
+        """On what should have arrived by now."""
+        long_ago = time.monotonic() - RECENT
+        for job in list(takewhile(lambda job: self._unsure[job] < long_ago, self._unsure)):
+            self.forget(job)
 
     def forget(self, job: str) -> None:
         """It is nowhere."""
