@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from platformdirs import user_data_path
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, HttpUrl, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from generation.allowance import Limits, Terms
@@ -79,6 +79,11 @@ class Settings(BaseSettings):
         False,
         alias="PLAYGROUND_LOCAL_UNCHECKED",
         description="Run unchecked, and say so, where the safety checker can't be loaded.",
+    )
+    ray_address: HttpUrl | None = Field(
+        None,
+        alias="PLAYGROUND_RAY_ADDRESS",
+        description="A pool of GPUs as the local backend, http://host:8000: see docs/scaling.md.",
     )
     data_dir: Path = Field(
         default_factory=default_data_dir,

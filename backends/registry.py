@@ -10,11 +10,22 @@ from backends.demo import DemoBackend
 from backends.hosted import HostedBackend
 from backends.local.backend import LocalBackend
 from backends.local.options import LocalOptions
+from backends.local.pool.desk import PoolDesk
 from settings import Settings
+
+
+def _local(settings: Settings) -> Backend:
+    """This machine's engine, or the pool that was set."""
+    options = LocalOptions.of(settings)
+    if settings.ray_address is None:
+        return LocalBackend(options)
+    pool = PoolDesk(str(settings.ray_address))
+    return LocalBackend(options, pool, pool.problem)
+
 
 BACKENDS: Final[dict[str, Callable[[Settings], Backend]]] = {
     "hosted": lambda settings: HostedBackend(settings.fal_key),
-    "local": lambda settings: LocalBackend(LocalOptions.of(settings)),
+    "local": _local,
     "demo": lambda _settings: DemoBackend(),
 }
 

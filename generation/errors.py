@@ -4,7 +4,8 @@
     ├── InvalidRequest          a value is out of range; nothing was sent
     ├── BackendUnavailable      this way of making images isn't ready
     │   ├── KeyMissing          the hosted endpoint needs a fal key
-    │   └── PackagesMissing     the local pipeline's packages aren't installed
+    │   ├── PackagesMissing     the local pipeline's packages aren't installed
+    │   └── PoolUnreachable     the pool of GPUs takes no jobs
     ├── AllowanceError          the owner of this page doesn't allow it; nothing was sent
     │   ├── NotAllowedHere      a value that is the owner's to allow
     │   ├── TooManyRequests     this visitor's images for now are used up
@@ -25,6 +26,7 @@
     │   ├── JobFailed           accepted, then failed on the endpoint
     │   ├── EngineFailed        failed on this machine, and the engine goes on
     │   ├── EngineCrashed       the engine's own process ended under it
+    │   ├── PoolLost            replicas of the pool died under it
     │   ├── JobExpired          the endpoint no longer knows it
     │   ├── JobOverdue          not finished by the deadline; still running there
     │   ├── JobCancelled        somebody stopped it; for a caller who waits
@@ -159,6 +161,13 @@ class PackagesMissing(BackendUnavailable):
     hint = "Run: pip install -r requirements-local.txt"
 
 
+class PoolUnreachable(BackendUnavailable):
+    """Facts: `reason`, without the address."""
+
+    message = "The pool of GPUs takes no jobs: {reason}."
+    hint = "Check PLAYGROUND_RAY_ADDRESS and `serve status`, or choose another backend."
+
+
 # -- what the owner of a public page allows ------------------------------------
 
 
@@ -291,6 +300,13 @@ class EngineCrashed(JobError):
         "The page goes on, and the next job starts the engine anew. Generate again; if it "
         "repeats, try a smaller size or fewer images, or another backend."
     )
+
+
+class PoolLost(JobError):
+    """Facts: `reason` and `times`. Nothing of it is billed."""
+
+    message = "The pool of GPUs lost this job {times} times: {reason}."
+    hint = "Generate again; if it repeats, try a smaller size, and see `serve status`."
 
 
 class JobExpired(JobError):

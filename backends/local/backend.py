@@ -10,9 +10,9 @@ import asyncio
 import pkgutil
 import platform
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -37,14 +37,21 @@ class LocalBackend:
 
     There is no handle: a job lives in its stream, and one that a restart
     interrupted runs again from the same seed. `desk` is where jobs go: one
-    engine in a process of its own, unless something else is given.
+    engine in a process of its own, unless something else is given. `problem` is why
+    it takes none now: what this machine lacks, unless the desk is elsewhere.
     """
 
     name = "local"
 
-    def __init__(self, options: LocalOptions, desk: Desk | None = None) -> None:
+    def __init__(
+        self,
+        options: LocalOptions,
+        desk: Desk | None = None,
+        problem: Callable[[], BackendUnavailable | None] | None = None,
+    ) -> None:
         self._options = options
         self._desk = desk or EngineDesk(EngineProcess(options))
+        self._problem = problem or partial(_problem, options)
 
     def capabilities(self, resources: Resources) -> Capabilities:
         """Ready with its packages and a GPU, or with the processor if that was asked for."""
@@ -55,7 +62,7 @@ class LocalBackend:
             rationed=True,
             previews=True,
             lora_source="file",
-            problem=_problem(self._options),
+            problem=self._problem(),
             notes=_notes(self._options),
         )
 
@@ -97,7 +104,7 @@ class LocalBackend:
 
     def start(self) -> None:
         """Start the engine, if it could run: loading the model takes longer than an image."""
-        if _problem(self._options) is None:
+        if self._problem() is None:
             self._desk.start()
 
     async def close(self) -> None:

@@ -76,6 +76,7 @@ ONLY_IN = {
     "torch": ("backends/local/",),
     "prometheus_client": ("jobs/metrics.py",),
     "diffusers": ("backends/local/",),
+    "ray": ("backends/local/pool/serving.py", "backends/local/pool/routing.py"),
     "pytest": (),
     "tests": (),
 }
