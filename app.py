@@ -23,6 +23,8 @@ from ui.health import health_routes
 from ui.launch import launch
 from ui.owner import owner_routes
 from ui.page import Page, Site, build_page
+from ui.sessions import Sessions
+from ui.sign_in import Client, SignIn
 from ui.visitor import Visitors
 
 log = logging.getLogger("playground")
@@ -64,13 +66,16 @@ def serve(settings: Settings) -> None:
             log.warning(history.notice)
         # In public, strangers would read the owner's private adapters by it.
         token = settings.hf_token if settings.mode == "private" else None
+        # Nor does what the owner's token once copied lie where a public page looks.
+        adapters = "adapters" if settings.mode == "private" else "public-adapters"
         if settings.mode == "public" and settings.fal_key:
             log.info(_announced(settings))
-        registry = Registry(data_dir / "adapters", token=token, hub=settings.hub)
+        registry = Registry(data_dir / adapters, token=token, hub=settings.hub)
         ends.callback(registry.close)
         told = listeners(settings, history, ends)
         runner = Runner(history, available(settings), registry, settings.terms(), told)
-        visitors = Visitors(settings.mode)
+        sign_in = signing_in(settings)
+        visitors = Visitors(settings.mode, Sessions() if sign_in else None)
         runner.start()
         ends.callback(runner.close)
         first = choose(settings.backend, runner.backends)
@@ -82,7 +87,7 @@ def serve(settings: Settings) -> None:
             *health_routes(runner, first, VERSION),
             *owner_routes(runner, settings.owner_token, public=visitors.public),
         ]
-        launch(demo, runner, registry, visitors, operating=operating)
+        launch(demo, runner, registry, visitors, sign_in, operating=operating)
 
 
 def listeners(settings: Settings, history: History, ends: ExitStack) -> Sequence[Listener]:
@@ -105,6 +110,14 @@ def _announced(settings: Settings) -> str:
         f"Visitors may spend ${settings.daily_budget} a day on FAL_KEY, all together "
         f"(PLAYGROUND_DAILY_BUDGET), each {settings.visitor_limits} (PLAYGROUND_VISITOR_LIMITS)."
     )
+
+
+def signing_in(settings: Settings) -> SignIn | None:
+    """Where visitors are strangers, and a Space gave us what it takes."""
+    name, secret = settings.oauth_client_id, settings.oauth_client_secret
+    if settings.mode == "private" or name is None or secret is None:
+        return None
+    return SignIn(Client(name, secret, settings.oauth_scopes, settings.openid_provider_url))
 
 
 if __name__ == "__main__":

@@ -164,6 +164,24 @@ class Settings(BaseSettings):
             return Terms(unchecked=unchecked, mature=mature)
         return Terms(self.daily_budget, self.visitor_limits, unchecked, mature)
 
+    oauth_client_id: str | None = Field(
+        None,
+        alias="OAUTH_CLIENT_ID",
+        description="Signing in with Hugging Face on a public page; a Space with `hf_oauth: true` "
+        "sets all four.",
+    )
+    oauth_client_secret: SecretStr | None = Field(
+        None, alias="OAUTH_CLIENT_SECRET", description="The secret of that OAuth app."
+    )
+    oauth_scopes: str = Field(
+        "openid profile",
+        alias="OAUTH_SCOPES",
+        description="What the app may ask for; of it, only gated-repos and read-repos are.",
+    )
+    openid_provider_url: str = Field(
+        "https://huggingface.co", alias="OPENID_PROVIDER_URL", description="Who signs people in."
+    )
+
     @property
     def keeps_history(self) -> bool:
         """Whether history outlives a restart: on a Space's own disk it doesn't.

@@ -39,6 +39,7 @@
     │   ├── HubLimited          429, with the seconds to wait
     │   ├── AdapterNotFound     no such repository or file, or a private one
     │   ├── AdapterGated        its author asks for an agreement first
+    │   ├── SignInLapsed        it takes the visitor's sign-in, whose time is over
     │   ├── NoWeights           a repository without a safetensors file
     │   ├── SeveralFiles        which of them is for the person to say
     │   ├── AdapterRefused      not a safetensors file, hostile, or no adapter
@@ -57,6 +58,10 @@
     │   ├── DatabaseAddressWrong  no such database can be opened
     │   ├── DatabaseDriverMissing  its package isn't installed
     │   └── NotInHistory        no such job for this visitor
+    ├── SignInFailed            the visitor is not signed in: why
+    │   ├── SignInDeclined      they said no on Hugging Face
+    │   ├── SignInStale         no such sign-in was begun in this browser, or it is used up
+    │   └── SignInUnavailable   Hugging Face can't be reached, or refuses
     ├── RecipeMissing           a dropped image holds no recipe
     └── DeployError             the page couldn't be put on a Space
         ├── HubTokenMissing     nobody is signed in to the Hub
@@ -382,14 +387,21 @@ class AdapterNotFound(AdapterError):
     """Facts: `reference`."""
 
     message = "{reference} was not found, or it is private."
-    hint = "Check the spelling; for a private one set HF_TOKEN to a token that may read it."
+    hint = "Check the spelling; for a private one sign in, or set HF_TOKEN on a page of your own."
 
 
 class AdapterGated(AdapterError):
     """Facts: `repo` and `link`, where access is asked for."""
 
     message = "{repo} is gated: its author asks you to accept terms first."
-    hint = "Ask for access on {link}, then set HF_TOKEN to your token."
+    hint = "Ask for access on {link}, then sign in, or set HF_TOKEN on a page of your own."
+
+
+class SignInLapsed(AdapterError):
+    """Facts: `reference`."""
+
+    message = "{reference} takes your sign-in, whose time is over."
+    hint = "Sign in again at the top of the page; your history stays as it is."
 
 
 class NoWeights(AdapterError):
@@ -507,6 +519,34 @@ class DatabaseDriverMissing(StorageError):
 class NotInHistory(StorageError):
     message = "There is no such job in your history."
     hint = "It may have been deleted; open the History tab to see what is there."
+
+
+class SignInFailed(PlaygroundError):
+    """Base of what keeps a visitor from being signed in."""
+
+    message = "You are not signed in."
+    hint = "Go back and try again; the page works without it."
+
+
+class SignInDeclined(SignInFailed):
+    """They said no, which is no fault."""
+
+    message = "You are not signed in: the request was declined on Hugging Face."
+    hint = "Nothing was changed; the page works without it."
+
+
+class SignInStale(SignInFailed):
+    """The answer belongs to no sign-in that this browser has begun."""
+
+    message = "This sign-in wasn't begun in this browser, or it is too old."
+    hint = "Go back and sign in again; the browser must keep this page's cookies."
+
+
+class SignInUnavailable(SignInFailed):
+    """Facts: `reason`."""
+
+    message = "Hugging Face didn't complete the sign-in ({reason})."
+    hint = "Go back and try again in a moment; the page works without it."
 
 
 class RecipeMissing(PlaygroundError):

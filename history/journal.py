@@ -140,6 +140,11 @@ class Journal:
         with storage_faults(), self._engine.connect() as connection:
             return float(connection.execute(statement).scalar() or 0.0)
 
+    def give(self, old: str, new: str) -> None:
+        """Put another owner on every row of one."""
+        with storage_faults(), self._engine.begin() as connection:
+            connection.execute(update(jobs).where(owned_by(old)).values(owner=new))
+
     def remove(self, gone: Iterable[Job]) -> None:
         """Forget rows for good."""
         ids = [{"gone": job.id} for job in gone]

@@ -266,6 +266,10 @@ class History(JobSteps):
             self._journal.remove(gone)
         return len(gone)
 
+    def give(self, old: str, new: str) -> None:
+        """All of an owner's jobs become another's, deleted ones too; in one transaction."""
+        self._journal.give(old, new)
+
     def image_file(self, job_id: str, owner: str, index: int) -> Path:
         """The file of one image.
 

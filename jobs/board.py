@@ -106,6 +106,7 @@ class Board:
         self.epoch = secrets.token_hex(8)  # versions count from here; another process, other counts
         self._views: dict[str, JobView] = {}
         self._versions = itertools.count(1)
+        self._given: dict[str, str] = {}  # by job: its present owner, whatever its flight thinks
         self._watchers: set[_Watcher] = set()
         self._swept = 0.0
 
@@ -113,6 +114,9 @@ class Board:
         """Replace a job's view and wake the watchers."""
         now = time.monotonic()
         view = replace(view, **changes, version=next(self._versions), changed=now)
+        owner = self._given.get(view.job.id, view.job.owner)
+        if owner != view.job.owner:
+            view = replace(view, job=replace(view.job, owner=owner))
         self._views[view.job.id] = view
         if now - self._swept > SWEEP:
             self._swept = now
@@ -120,6 +124,12 @@ class Board:
         for watcher in tuple(self._watchers):
             watcher.wake(view)
         return view
+
+    def give(self, old: str, new: str) -> None:
+        """Show an owner's jobs to another from now on, and no longer to the first."""
+        for view in self.views(old):
+            self._given[view.job.id] = new
+            self.show(view)
 
     def get(self, job_id: str, owner: str) -> JobView | None:
         """A job's view, if it is here and this owner's."""
@@ -167,3 +177,4 @@ class Board:
         for view in views:
             if view.settled and view.changed < moment:
                 self._views.pop(view.job.id, None)
+                self._given.pop(view.job.id, None)

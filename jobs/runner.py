@@ -179,6 +179,16 @@ class Runner:
                 if isinstance(job.error, KeyRevoked | KeyMissing):
                     self._call(self._check_again(job))
 
+    def take_over(self, old: str, new: str) -> None:
+        """All that `old` made is `new`'s from now on, jobs under way and the key as well.
+
+        Raises:
+            StorageError: nothing was changed.
+        """
+        self._call(self._take_over(old, new))
+        if (key := self._keys.pop(old, None)) is not None:
+            self.set_key(new, key)
+
     def has_key(self, owner: str) -> bool:
         """Whether this owner entered a key of their own."""
         return owner in self._keys
@@ -253,6 +263,10 @@ class Runner:
             self._sharing.start()
         else:
             await self._take_up_all()
+
+    async def _take_over(self, old: str, new: str) -> None:
+        await self._journal(partial(self.history.give, old, new))
+        self.board.give(old, new)
 
     async def _take_up_all(self) -> None:
         for job in await self._journal(self.history.unfinished):

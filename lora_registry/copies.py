@@ -26,17 +26,12 @@ PAUSE: Final = 1.0
 class Copies:
     """Files below `folder`, by repository, commit and name; a commit's files never change."""
 
-    def __init__(self, hub: Hub, folder: Path) -> None:
+    def __init__(self, hub: Hub, folder: Path, work: Work) -> None:
         self._hub = hub
         self._folder = folder
-        self._work = Work(3, "adapter-copy")
+        self._work = work
         self._listeners: dict[Path, list[Progress]] = {}
         self._lock = threading.Lock()
-
-    def close(self) -> None:
-        """End what is under way; what has arrived is used the next time."""
-        self._hub.close()
-        self._work.close()
 
     def path(self, repo: str, sha: str, file: str) -> Path:
         """Where a copy lies, once it is there. No name from outside is part of it."""

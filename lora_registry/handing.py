@@ -89,13 +89,20 @@ class Handing:
         self, path: str, ref: HubReference, progress: Progress | None
     ) -> LoraFile:
         """A copy of a file on the Hub; once it is here, the Hub isn't needed for it."""
-        here = self._here(ref)
+        here = self.here(ref)
         if here is not None and ref.file is not None:
             name = f"{ref.repo}/{ref.file}"
             await asyncio.to_thread(_refuse_unfit_file, here, name, "local")
             return LoraFile(path, ref.file, ref.revision, local=here)
         found, file = await self._chosen(ref, PATIENCE)
         return await self._copied(path, found, file, "local", progress)
+
+    def here(self, ref: HubReference) -> Path | None:
+        """The copy of a pinned file, if there is one."""
+        if not ref.pinned or ref.file is None or ref.revision is None:
+            return None
+        path = self._copies.path(ref.repo, ref.revision, ref.file)
+        return path if path.exists() else None
 
     async def _copied(
         self, path: str, found: Repository, file: str, backend: str, progress: Progress | None
@@ -119,15 +126,9 @@ class Handing:
         anatomy = await self._source.anatomy(found, file, seconds)
         refuse_unfit(anatomy, f"{found.card.id}/{file}", backend, found.card.base_models)
 
-    def _here(self, ref: HubReference) -> Path | None:
-        if not ref.pinned or ref.file is None or ref.revision is None:
-            return None
-        path = self._copies.path(ref.repo, ref.revision, ref.file)
-        return path if path.exists() else None
-
     def _passed_on(self, path: str, ref: HubReference) -> LoraFile:
         sha = ref.revision if ref.pinned else None
-        if (here := self._here(ref)) is not None:
+        if (here := self.here(ref)) is not None:
             return LoraFile(path, ref.file, sha, local=here)
         if ref.file is None:
             return LoraFile(path, url=ref.repo)

@@ -47,10 +47,16 @@ MAX_PAGES: Final = 12
 
 
 class Hub:
-    """One Hub by its address; the token is optional and never leaves this object but for it."""
+    """One Hub by its address; the token is optional and never leaves this object but for it.
 
-    def __init__(self, endpoint: str = HUB, token: SecretStr | None = None) -> None:
+    `personal`: it is a visitor's, who signed in, not the server's.
+    """
+
+    def __init__(
+        self, endpoint: str = HUB, token: SecretStr | None = None, *, personal: bool = False
+    ) -> None:
         self.endpoint = endpoint.rstrip("/")
+        self._personal = personal
         self._token = token if _usable(token) else None
         self._not_before: dict[str, float] = {}
         self._closed = threading.Event()
@@ -206,7 +212,7 @@ class Hub:
             wait = seconds_to_wait(exc.response)
             self._not_before[bucket] = time.monotonic() + wait
             raise HubLimited(retry_after=wait) from exc
-        raise meaning(exc, subject, self.endpoint) from exc
+        raise meaning(exc, subject, self.endpoint, self._personal) from exc
 
     def _refuse_early(self, bucket: str) -> None:
         """A limited Hub isn't asked again before its time."""

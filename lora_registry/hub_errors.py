@@ -19,7 +19,13 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
-from generation.errors import AdapterError, AdapterGated, AdapterNotFound, HubUnreachable
+from generation.errors import (
+    AdapterError,
+    AdapterGated,
+    AdapterNotFound,
+    HubUnreachable,
+    SignInLapsed,
+)
 
 MAX_WAIT: Final = 600
 _NOT_THERE: Final = (
@@ -27,13 +33,17 @@ _NOT_THERE: Final = (
 )  # fmt: skip
 
 
-def meaning(exc: HfHubHTTPError, subject: str, endpoint: str) -> AdapterError:
+def meaning(
+    exc: HfHubHTTPError, subject: str, endpoint: str, personal: bool = False
+) -> AdapterError:
     """An error for `subject`, a repository or a file of one, on the Hub at `endpoint`."""
     status = exc.response.status_code
     if isinstance(exc, GatedRepoError):  # before the next: it is a kind of "not found" as well
         repo = "/".join(subject.split("/")[:2])
         return AdapterGated(repo=repo, link=f"{endpoint}/{repo}")
     if "invalid credentials" in exc.response.headers.get("X-Error-Message", "").lower():
+        if personal:  # taken back on the Hub before its time
+            return SignInLapsed(reference=subject)
         return HubUnreachable(reason="it rejects the token in HF_TOKEN")
     if isinstance(exc, _NOT_THERE) or status in (401, 403, 404):
         return AdapterNotFound(reference=subject)

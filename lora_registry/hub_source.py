@@ -177,6 +177,7 @@ class HubSource:
 
     async def _asked(self, key: tuple[str, str], call: Callable[[], T], seconds: float) -> T:
         try:
-            return await self._work.run(key, call, seconds)
+            # By the Hub: what is asked with one token isn't the answer to another's question.
+            return await self._work.run((self._hub, *key), call, seconds)
         except TimeoutError as exc:
             raise HubUnreachable(reason=f"no answer in {seconds:g} s") from exc

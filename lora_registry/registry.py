@@ -15,12 +15,13 @@ from generation.lora_file import LoraFile, pinned_address
 from lora_format.anatomy import Anatomy, examine
 from lora_registry.cache import JsonCache
 from lora_registry.cards import Card
-from lora_registry.copies import Copies, needs_choice, preselected
-from lora_registry.handing import AWAY, Handing
+from lora_registry.copies import needs_choice, preselected
+from lora_registry.handing import AWAY, DEADLINE, PATIENCE
 from lora_registry.hub import Hub
 from lora_registry.hub_source import HubSource, Repository
 from lora_registry.inspection import Inspection, of_file, of_repository, of_unreachable
 from lora_registry.parts import Progress
+from lora_registry.readers import Readers
 from lora_registry.references import (
     HUB,
     HubReference,
@@ -43,7 +44,8 @@ class Registry:
     """The one door to adapters, for the page and for jobs; usable from any event loop.
 
     `folder` is ours alone. The token is the server's own and optional: it reads
-    gated and private repositories and raises the Hub's limits. It is sent to
+    gated and private repositories, for every owner, and raises the Hub's limits.
+    `let_in` takes an owner's own, which reads for them alone. A token is sent to
     `hub` and nowhere else, and kept in memory only. `urls` replaces what reads
     addresses outside the Hub.
     """
@@ -59,18 +61,31 @@ class Registry:
         self._hub = Hub(hub, token)
         self._work = Work(8, "adapters")
         self._search = Search(self._hub, JsonCache(folder / "cache" / "searches", 200), self._work)
-        self._source = HubSource(self._hub, folder, self._work)
-        self._shelf = Shelf(self._source, JsonCache(folder / "cache" / "cards", 2000))
-        self._copies = Copies(self._hub, folder / "files")
         self._urls = urls or UrlSource(folder / "files", Work(4, "adapter-url"))
         self._uploads = Uploads(folder / "uploads")
-        self._handing = Handing(self._source, self._copies, self._urls, self._uploads)
+        self._readers = Readers(self._hub, folder, self._work, self._urls, self._uploads)
+        everybody = self._readers.everybody.source
+        self._shelf = Shelf(everybody, JsonCache(folder / "cache" / "cards", 2000))
 
     def close(self) -> None:
         """End what is under way; downloads go on from where they are the next time."""
-        self._copies.close()
+        self._readers.close()
         self._urls.close()
         self._work.close()
+
+    # -- whose -----------------------------------------------------------------
+
+    def let_in(self, owner: str, token: SecretStr, seconds: float) -> None:
+        """Read for `owner` with their own token too, for at most `seconds`; kept in memory."""
+        self._readers.let_in(owner, token, seconds)
+
+    def forget(self, owner: str) -> None:
+        """Drop an owner's token."""
+        self._readers.forget(owner)
+
+    def take_over(self, old: str, new: str) -> None:
+        """What `old` uploaded is `new`'s as well."""
+        self._uploads.take_over(old, new)
 
     # -- what is there ---------------------------------------------------------
 
@@ -98,7 +113,7 @@ class Registry:
             case UrlReference():
                 return await self._inspect_url(ref)
             case HubReference():
-                return await self._inspect_hub(ref)
+                return await self._inspect_hub(ref, owner)
 
     async def _inspect_upload(self, ref: UploadReference, owner: str) -> Inspection:
         path = self._uploads.path(owner, ref.sha256)
@@ -113,33 +128,22 @@ class Registry:
             return of_file(ref.url, name_of(ref.url), None, None, exc)
         return of_file(ref.url, name_of(ref.url), None, seen.anatomy)
 
-    async def _inspect_hub(self, ref: HubReference) -> Inspection:
+    async def _inspect_hub(self, ref: HubReference, owner: str) -> Inspection:
+        source = (await self._readers.of(ref, owner, SECONDS)).source
         try:
-            found = await self._source.repository(ref.repo, ref.revision, SECONDS)
+            found = await source.repository(ref.repo, ref.revision, SECONDS)
         except AWAY as exc:
             return of_unreachable(self._given(ref), ref, exc)
         if not found.card.files:
             raise NoWeights(repo=found.card.id)
         if ref.file is None and needs_choice(found.card.files):  # by their dates
-            found = await self._source.dated(found, SECONDS)
+            found = await source.dated(found, SECONDS)
         file = found.file(ref.file or preselected(found.card.files).name).name
         (anatomy, problem), prose, found = await asyncio.gather(
-            self._anatomy(found, file), self._prose(found), self._source.dated(found, SECONDS)
+            _anatomy(source, found, file), _prose(source, found), source.dated(found, SECONDS)
         )
-        reference = self._source.address(found, file)
+        reference = source.address(found, file)
         return of_repository(reference, found, file, anatomy, prose, problem)
-
-    async def _anatomy(
-        self, found: Repository, file: str
-    ) -> tuple[Anatomy | None, AdapterError | None]:
-        try:
-            return await self._source.anatomy(found, file, SECONDS), None
-        except AWAY as exc:
-            return None, exc
-
-    async def _prose(self, found: Repository) -> tuple[TriggerWord, ...]:
-        """The card's text is only read where its fields name no trigger."""
-        return () if found.card.trigger_words else await self._source.prose(found, SECONDS)
 
     def _given(self, ref: HubReference) -> str:
         """A reference that nobody could look up, in its plainest form."""
@@ -165,18 +169,21 @@ class Registry:
             AdapterError: it can't be found, used or brought there; nothing was sent.
         """
         ref = parse_reference(path, self._hub.endpoint)
+        handing = self._readers.everybody.handing
         match ref:
             case UploadReference():
                 backend = "local" if as_file else "hosted"
-                return await self._handing.upload(path, ref, owner, backend)
+                return await handing.upload(path, ref, owner, backend)
             case UrlReference() if as_file:
-                return await self._handing.elsewhere_as_file(path, ref, progress)
+                return await handing.elsewhere_as_file(path, ref, progress)
             case UrlReference():
-                return await self._handing.elsewhere(path, ref)
+                return await handing.elsewhere(path, ref)
             case HubReference() if as_file:
-                return await self._handing.from_hub_as_file(path, ref, progress)
+                reader = await self._readers.of(ref, owner, PATIENCE)
+                return await reader.handing.from_hub_as_file(path, ref, progress)
             case HubReference():
-                return await self._handing.from_hub(path, ref, progress)
+                reader = await self._readers.of(ref, owner, DEADLINE)
+                return await reader.handing.from_hub(path, ref, progress)
 
     def keep_upload(self, owner: str, name: str = "") -> AbstractContextManager[UploadWriter]:
         """Take a file that was dropped on the page: write its bytes, then read `reference`.
@@ -187,3 +194,17 @@ class Registry:
             AdapterRefused: it is no safetensors file; nothing of it stays.
         """
         return self._uploads.keep(owner, name)
+
+
+async def _anatomy(
+    source: HubSource, found: Repository, file: str
+) -> tuple[Anatomy | None, AdapterError | None]:
+    try:
+        return await source.anatomy(found, file, SECONDS), None
+    except AWAY as exc:
+        return None, exc
+
+
+async def _prose(source: HubSource, found: Repository) -> tuple[TriggerWord, ...]:
+    """The card's text is only read where its fields name no trigger."""
+    return () if found.card.trigger_words else await source.prose(found, SECONDS)

@@ -52,7 +52,10 @@ def add_endpoints(
             job = await asyncio.to_thread(runner.submit, parsed, owner, backend)
             job = await _finished(runner, job.id, owner)
             assert job.receipt is not None
-            return await asyncio.to_thread(_files, runner, job), job.receipt.as_json()
+            files = await asyncio.to_thread(_files, runner, job)
+            for file in files:
+                visitors.belongings.hand(file["path"], visitors.shown(request))
+            return files, job.receipt.as_json()
 
     async def estimate(values: dict[str, Any], request: gr.Request) -> dict[str, Any]:
         with said_plainly():
@@ -93,16 +96,18 @@ def add_endpoints(
     )
     api(history, api_name="history", **anywhere)
     add_lookups(registry, visitors, runner.terms, anywhere)
-    _add_restore()
+    _add_restore(visitors)
 
 
-def _add_restore() -> None:
+def _add_restore(visitors: Visitors) -> None:
     """By components, so that Gradio itself checks that the file was uploaded here."""
 
-    def restore(image: str | None) -> dict[str, Any]:
+    def restore(image: str | None, request: gr.Request) -> dict[str, Any]:
         with said_plainly():
             if not image:
                 raise MediaRefused(reason="no file was given")
+            if not visitors.may_open(image, request):
+                raise MediaRefused(reason="it was not uploaded by you")
             return restore_recipe(Path(image).read_bytes())
 
     source = gr.File(visible=False, type="filepath", label="image")

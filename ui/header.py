@@ -11,7 +11,9 @@ from pydantic import SecretStr
 
 from generation.errors import KeyMissing, PlaygroundError
 from jobs import Runner
+from ui.entrance import BEGIN, END
 from ui.markup import Html, join, tag
+from ui.sessions import User
 from ui.texts import Language, explain, say
 from ui.visitor import Visitors, language
 
@@ -37,8 +39,9 @@ def account(runner: Runner, visitors: Visitors, server_key: bool) -> tuple[gr.HT
         return {"html": render(request)}
 
     def render(request: gr.Request) -> str:
-        has_key = runner.has_key(visitors.owner(request))
-        return account_html(language(request), has_key, server_key)
+        tongue, has_key = language(request), runner.has_key(visitors.owner(request))
+        signing = _signing(tongue, visitors.user(request)) if visitors.signs_in else None
+        return account_html(tongue, has_key, server_key, signing)
 
     component = gr.HTML(
         "",
@@ -50,7 +53,9 @@ def account(runner: Runner, visitors: Visitors, server_key: bool) -> tuple[gr.HT
     return component, render
 
 
-def account_html(tongue: Language, has_key: bool, server_key: bool) -> str:
+def account_html(
+    tongue: Language, has_key: bool, server_key: bool, signing: Html | None = None
+) -> str:
     """The component's content; never the key itself."""
     state = "key.yours" if has_key else "key.server" if server_key else "key.none"
     return join(
@@ -62,10 +67,26 @@ def account_html(tongue: Language, has_key: bool, server_key: bool) -> str:
             id="open-key",
             data_state=state.removeprefix("key."),
         ),
+        signing,
         tag("button", say(tongue, "language.other"), type="button", id="language"),
         tag("button", "◐", type="button", id="theme", aria_label=say(tongue, "theme.switch")),
         _key_dialog(tongue, has_key),
     )
+
+
+def _signing(tongue: Language, user: User | None) -> Html:
+    """Sign in, or who is signed in and the way out; forms, since a link could be anybody's."""
+    if user is None:
+        return _form(BEGIN, say(tongue, "sign_in"), say(tongue, "sign_in.hint"), "sign-in")
+    name = tag("span", user.name, class_="user", title=say(tongue, "sign_in.hint"))
+    lapsed = say(tongue, "sign_in.lapsed")
+    again = _form(BEGIN, say(tongue, "sign_in.again"), lapsed, "sign-in") if user.lapsed else None
+    return join(name, again, _form(END, say(tongue, "sign_in.out"), None, "sign-out"))
+
+
+def _form(route: str, word: str, hint: str | None, name: str) -> Html:
+    button = tag("button", word, type="submit", id=name, title=hint)
+    return tag("form", button, method="post", action=f".{route}")
 
 
 def _key_dialog(tongue: Language, has_key: bool) -> Html:

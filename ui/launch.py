@@ -13,9 +13,12 @@ from starlette.routing import Route
 
 from jobs import Runner
 from lora_registry.registry import Registry
+from ui.apart import Apart
 from ui.early import EarlyScript
+from ui.entrance import entrance
 from ui.routes import routes
 from ui.safety import middleware
+from ui.sign_in import SignIn
 from ui.texts import translations
 from ui.theme import ASSETS, STYLES, theme
 from ui.visitor import Visitors
@@ -29,10 +32,12 @@ def launch(
     runner: Runner,
     registry: Registry,
     visitors: Visitors,
+    sign_in: SignIn | None = None,
     *,
     operating: Sequence[Route] = (),
 ) -> None:
     """Serve the page until the process is interrupted; `operating` are routes for its keeper."""
+    doors = entrance(sign_in, runner, registry, visitors, public_address()) if sign_in else []
     page.queue(default_concurrency_limit=None, max_size=MAX_WAITING)
     page.launch(
         theme=theme(),
@@ -50,9 +55,10 @@ def launch(
         share=False,
         pwa=False,
         app_kwargs={
-            "routes": [*routes(runner, registry, visitors), *operating],
+            "routes": [*routes(runner, registry, visitors), *doors, *operating],
             "middleware": [
                 *middleware(known_hosts(), public=visitors.public),
+                *([Middleware(Apart, visitors=visitors)] if visitors.public else []),
                 Middleware(EarlyScript),
             ],
         },
@@ -65,3 +71,13 @@ def known_hosts() -> frozenset[str]:
     spaces = os.environ.get("SPACE_HOST", "").split(",")  # with a domain of its own there are two
     named = (os.environ.get("GRADIO_SERVER_NAME"), root, *map(str.strip, spaces))
     return frozenset({"localhost", *filter(None, named)})
+
+
+def public_address() -> str | None:
+    """Where visitors see this page, if we are told: a Space's own host, not a domain laid over it,
+    is what the Hub sends people back to."""
+    space = os.environ.get("SPACE_HOST", "").split(",")[0].strip()
+    if space:
+        return f"https://{space}"
+    root = os.environ.get("GRADIO_ROOT_PATH", "").rstrip("/")
+    return root if urlsplit(root).netloc else None

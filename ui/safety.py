@@ -20,7 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from generation.imagefile import MAX_BYTES
 from lora_registry.parts import MAX_FILE
-from ui.visitor import COOKIE, is_token, new_token
+from ui.cookies import YEAR, is_https, set_cookie
+from ui.visitor import COOKIE, UNNAMED, is_token, new_token
 
 MAX_BODY: Final = MAX_BYTES + 2**20
 IMPERSONAL: Final = ("/healthz", "/owner")  # no visitor's: who asks there gets no name
@@ -29,10 +30,11 @@ LARGER: Final = {"/adapter": MAX_FILE}  # a body of its own, written to disk as 
 # file=http… fetches any address and serves it on our origin; proxy= does so for Spaces;
 # deep_link writes every value of a session, passwords too, to a file anyone can fetch;
 # pwa_icon resizes to any size that is asked for; process_recording hands anybody's upload
-# to ffmpeg; dev/reload is a stream without an end.
+# to ffmpeg; dev/reload is a stream without an end; stream and upload_progress, which no
+# part of this page uses, tell of anybody's stream and upload.
 _CLOSED: Final = re.compile(
     r"/(file=https?:|file/https?:|proxy=|deep_link|pwa_icon|monitoring|process_recording"
-    r"|dev/reload)",
+    r"|dev/reload|gradio_api/stream/|upload_progress)",
     re.IGNORECASE,
 )
 _HEADERS: Final = {
@@ -66,7 +68,7 @@ class Gate:
             await refusal(scope, receive, _decorated(send))
             return
         token = self._name_visitor(scope)
-        answer = _decorated(send, token, secure=_is_https(scope))
+        answer = _decorated(send, token, secure=is_https(scope))
         await self.app(scope, _Capped(receive, _most(scope)), answer)
 
     def _name_visitor(self, scope: Scope) -> str | None:
@@ -78,7 +80,7 @@ class Gate:
         if is_token(cookie_parser(cookies).get(COOKIE, "")):
             return None
         token = new_token()
-        named = f"{cookies}; {COOKIE}={token}" if cookies else f"{COOKIE}={token}"
+        named = "; ".join(filter(None, (cookies, f"{COOKIE}={token}; {UNNAMED}=1")))
         scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"cookie"]
         scope["headers"].append((b"cookie", named.encode("latin-1")))
         return token
@@ -157,13 +159,6 @@ def _is_foreign(headers: Headers) -> bool:
     return not host or host not in (headers.get("host"), headers.get("x-forwarded-host"))
 
 
-def _is_https(scope: Scope) -> bool:
-    """Whether the browser speaks HTTPS, if only to the proxy: a Space's isn't on this machine,
-    so uvicorn doesn't take its word."""
-    told: str = Headers(scope=scope).get("x-forwarded-proto", scope["scheme"])
-    return told.split(",")[0].strip() == "https"
-
-
 def _decorated(send: Send, token: str | None = None, *, secure: bool = False) -> Send:
     async def answer(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -173,11 +168,7 @@ def _decorated(send: Send, token: str | None = None, *, secure: bool = False) ->
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
             if token is not None:
-                # A Space is shown in a frame of another site: Lax would drop the cookie there.
-                https = "SameSite=None; Secure; Partitioned"
-                sites = https if secure else "SameSite=Lax"
-                year = 365 * 24 * 3600
-                cookie = f"{COOKIE}={token}; Path=/; HttpOnly; Max-Age={year}; {sites}"
+                cookie = set_cookie(COOKIE, token, seconds=YEAR, secure=secure)
                 headers.append("set-cookie", cookie)
         await send(message)
 

@@ -87,6 +87,11 @@ class Browser:
         target = [self.component(elem_id), name]
         return [d["id"] for d in self._config["dependencies"] if target in d["targets"]]
 
+    def opening(self) -> int:
+        """The number of the handler that fills a page which has just been opened."""
+        found = (d["id"] for d in self._config["dependencies"] if d["api_name"] == "open_page")
+        return int(next(found))
+
     def fire(self, number: int, data: list[Any], event: Any = None) -> httpx.Response:
         body = {"fn_index": number, "data": data, "event_data": event, "session_hash": "browser"}
         return self.http.post("/gradio_api/run/predict", json=body)

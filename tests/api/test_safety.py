@@ -134,6 +134,14 @@ def test_a_range_of_a_file_does_not_repeat_the_request(page: Playground) -> None
     assert "cookie" not in answer.headers and "authorization" not in answer.headers
 
 
+def test_signing_in_is_offered_only_where_there_is_a_provider(public: Playground) -> None:
+    with Browser(public) as browser:
+        shown = browser.fire(browser.opening(), ["demo", {}]).json()["data"][0]
+        assert 'id="open-key"' in shown and 'id="sign-in"' not in shown
+        assert browser.http.post("/login/huggingface").status_code in (404, 405)
+        assert browser.http.get("/login/callback").status_code == 404
+
+
 # -- who asks, and from where --------------------------------------------------
 
 
