@@ -29,6 +29,8 @@ def runner(history: History, puppet: Puppet) -> Iterator[Runner]:
     running = Runner(history, {"puppet": puppet})
     running.start()
     yield running
+    for work in puppet.works.values():  # closing waits for posts that nobody answered
+        work.answer = True
     running.close()
 
 
