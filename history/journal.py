@@ -31,6 +31,7 @@ from history import spending
 from history.database import storage_faults
 from history.records import Job, State, StoredImage
 from history.schema import jobs
+from history.schema import spending as ledger
 
 MAX_QUERY: Final = 500  # characters; each word is one comparison per row
 
@@ -141,9 +142,10 @@ class Journal:
             return float(connection.execute(statement).scalar() or 0.0)
 
     def give(self, old: str, new: str) -> None:
-        """Put another owner on every row of one."""
+        """Put another owner on every row of one; what they used up counts for the other too."""
         with storage_faults(), self._engine.begin() as connection:
-            connection.execute(update(jobs).where(owned_by(old)).values(owner=new))
+            for table in (jobs, ledger):
+                connection.execute(update(table).where(table.c.owner == old).values(owner=new))
 
     def remove(self, gone: Iterable[Job]) -> None:
         """Forget rows for good."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import insert, select
 
 from generation.errors import NotInHistory, StorageError
 from generation.parsing import parse_request
 from history.records import State
+from history.schema import spending
 from history.store import History
 from jobs import JobView, Runner
 from tests.faults.puppet import Puppet
@@ -29,8 +32,9 @@ def runner(history: History, puppet: Puppet) -> Iterator[Runner]:
     running = Runner(history, {"puppet": puppet})
     running.start()
     yield running
-    for work in puppet.works.values():  # closing waits for posts that nobody answered
-        work.answer = True
+    for owner in (OLD, NEW, OTHER):  # closing waits for posts that nobody answered
+        for job in running.history.search(owner):
+            puppet.work(job.request.prompt).answer = True
     running.close()
 
 
@@ -99,6 +103,17 @@ def test_only_the_visitors_own_and_hidden_ones_too(runner: Runner) -> None:
     assert prompts(runner, NEW) == ["before", "kept", "hidden"]
     assert (prompts(runner, OLD), prompts(runner, OTHER)) == ([], ["others"])
     assert runner.view(kept, NEW).job.id == kept
+
+
+def test_signing_in_gives_no_second_allowance(runner: Runner) -> None:
+    job = submit(runner, "used")
+    now = datetime.now(UTC)
+    with runner.history._engine.begin() as connection:
+        row = {"job_id": job, "owner": OLD, "created": now, "images": 3, "micro_usd": 0}
+        connection.execute(insert(spending).values(**row, status="settled"))
+    runner.take_over(OLD, NEW)
+    with runner.history._engine.connect() as connection:
+        assert connection.execute(select(spending.c.owner)).scalars().all() == [NEW]
 
 
 def test_the_key_comes_along(runner: Runner) -> None:
