@@ -118,7 +118,9 @@ def work_of(ada: Browser) -> Work:
     kept = ada.http.post(f"/adapter?name={WORD}-style.safetensors", content=content).json()
     running = join(ada, "generate", SESSIONS[1], prompt=f"a {WORD} that runs", backend="hosted",
                    image_size=SMALL)  # fmt: skip
-    jobs = wait_for("two jobs", lambda: [r["id"] for r in ada.history()][1:] and ada.history())
+    wait_for("a job in the queue", lambda: [row["status"] for row in ada.history()][1:] == ["STORED"]
+             and ada.history()[0]["status"] == "SUBMITTED")  # fmt: skip
+    jobs = ada.history()
     unread = join(ada, "history", SESSIONS[0], limit=10)
     names = Names(
         jobs=[each["id"] for each in jobs],
