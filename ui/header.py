@@ -59,7 +59,13 @@ def account_html(
     """The component's content; never the key itself."""
     state = "key.yours" if has_key else "key.server" if server_key else "key.none"
     return join(
-        tag("span", say(tongue, "spent"), " ", tag("b", "$0.0000", id="spent"), class_="spent"),
+        tag(
+            "span",
+            tag("span", say(tongue, "spent"), class_="spent-word"),
+            " ",
+            tag("b", "$0.0000", id="spent"),
+            class_="spent",
+        ),
         tag(
             "button",
             say(tongue, state),
