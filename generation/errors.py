@@ -27,6 +27,7 @@
     │   ├── EngineFailed        failed on this machine, and the engine goes on
     │   ├── EngineCrashed       the engine's own process ended under it
     │   ├── PoolLost            replicas of the pool died under it
+    │   ├── GpuNotLent          ZeroGPU lent no GPU for it
     │   ├── JobExpired          the endpoint no longer knows it
     │   ├── JobOverdue          not finished by the deadline; still running there
     │   ├── JobCancelled        somebody stopped it; for a caller who waits
@@ -312,6 +313,16 @@ class PoolLost(JobError):
 
     message = "The pool of GPUs lost this job {times} times: {reason}."
     hint = "Generate again; if it repeats, try a smaller size, and see `serve status`."
+
+
+class GpuNotLent(JobError):
+    """Facts: `reason`, in ZeroGPU's words."""
+
+    message = "ZeroGPU lent no GPU for this image: {reason}."
+    hint = (
+        "Generate again later, or choose another backend in the header. Whoever is signed in to "
+        "Hugging Face has a larger share."
+    )
 
 
 class JobExpired(JobError):

@@ -1,7 +1,7 @@
 """The local backend: what it can do here, and jobs handed in at its desk.
 
-Nothing here imports torch, nor does anything else in the page's process: the page
-starts without it, and says what to install.
+Nothing here imports torch, nor does anything else in the page's process, but for ZeroGPU's
+desk: the page starts without it, and says what to install.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from generation.events import Event, Handle
 from generation.imagefile import CheckedImage, check_image
 from generation.request import GenerationRequest
 from generation.result import ImageFile
+from zerogpu import ON_ZEROGPU
 
 PACKAGES: Final = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "psutil")
 _DRIVERS: Final = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA's, in WSL, AMD's
@@ -37,8 +38,9 @@ class LocalBackend:
 
     There is no handle: a job lives in its stream, and one that a restart
     interrupted runs again from the same seed. `desk` is where jobs go: one
-    engine in a process of its own, unless something else is given. `problem` is why
-    it takes none now: what this machine lacks, unless the desk is elsewhere.
+    engine in a process of its own, or on ZeroGPU one that runs in forks of this one,
+    unless something else is given. `problem` is why it takes none now: what this
+    machine lacks, unless the desk is elsewhere.
     """
 
     name = "local"
@@ -50,7 +52,7 @@ class LocalBackend:
         problem: Callable[[], BackendUnavailable | None] | None = None,
     ) -> None:
         self._options = options
-        self._desk = desk or EngineDesk(EngineProcess(options))
+        self._desk = desk or _desk(options)
         self._problem = problem or partial(_problem, options)
 
     def capabilities(self, resources: Resources) -> Capabilities:
@@ -112,14 +114,22 @@ class LocalBackend:
         await self._desk.close()
 
 
+def _desk(options: LocalOptions) -> Desk:
+    if not ON_ZEROGPU or _missing():
+        return EngineDesk(EngineProcess(options))
+    from backends.local.zerogpu import desk  # which imports torch
+
+    return desk(options)
+
+
 def _problem(options: LocalOptions) -> BackendUnavailable | None:
-    if missing := [name for name in PACKAGES if name not in _installed()]:
+    if missing := _missing():
         listed = ", ".join(missing)
         return PackagesMissing(backend="local", reason="packages", packages=listed)
     if platform.system() == "Windows":
         reason = "on Windows it runs inside WSL"  # only there can a process inherit a socket
         return BackendUnavailable(backend="local", reason=reason)
-    if options.device != "cpu" and not _has_gpu():
+    if options.device != "cpu" and not ON_ZEROGPU and not _has_gpu():
         reason = "this machine shows no GPU; PLAYGROUND_LOCAL_DEVICE=cpu does without, slowly"
         return BackendUnavailable(backend="local", reason=reason)
     return None
@@ -130,6 +140,10 @@ def _notes(options: LocalOptions) -> dict[str, str]:
     if model is not None and validated(options.data, model):
         return {}
     return {"acceleration": "unvalidated"}
+
+
+def _missing() -> list[str]:
+    return [name for name in PACKAGES if name not in _installed()]
 
 
 @cache

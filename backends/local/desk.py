@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 from backends.local.failures import as_ours
@@ -51,6 +51,29 @@ class KeptEngine(Protocol):
         ...
 
 
+class Heard:
+    """What is told of a job in any thread, for whoever follows it in this loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._told: asyncio.Queue[Event | BaseException] = asyncio.Queue()
+
+    def hear(self, told: Event | BaseException) -> None:
+        """An event, or what ended the job; at the end the loop may be gone."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._told.put_nowait, told)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Up to `Finished`; raises what ended the job as an error for people."""
+        while True:
+            told = await self._told.get()
+            if isinstance(told, BaseException):
+                raise _for_people(told) from told
+            yield told
+            if isinstance(told, Finished):
+                return
+
+
 class EngineDesk:
     """One engine, with a line in front of it."""
 
@@ -64,17 +87,12 @@ class EngineDesk:
 
     async def stream(self, job: Job, owner: str) -> AsyncIterator[Event]:
         """Wait in line, then follow the engine."""
-        heard: asyncio.Queue[Event | BaseException] = asyncio.Queue()
-        ticket = Ticket(job, _across(asyncio.get_running_loop(), heard), owner)
+        heard = Heard()
+        ticket = Ticket(job, heard.hear, owner)
         self._line.join(ticket)
         try:
-            while True:
-                event = await heard.get()
-                if isinstance(event, BaseException):
-                    raise _for_people(event) from event
+            async for event in heard.events():
                 yield event
-                if isinstance(event, Finished):
-                    return
         finally:
             self._line.leave(ticket)
 
@@ -82,18 +100,6 @@ class EngineDesk:
         """The engine first: the line then has nothing to wait for."""
         await asyncio.to_thread(self._engine.close)
         await asyncio.to_thread(self._line.close)
-
-
-def _across(
-    loop: asyncio.AbstractEventLoop, heard: asyncio.Queue[Event | BaseException]
-) -> Callable[[Event | BaseException], None]:
-    """From the line's thread into the loop of whoever listens; nobody may, at the end."""
-
-    def hear(event: Event | BaseException) -> None:
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(heard.put_nowait, event)
-
-    return hear
 
 
 def _for_people(failure: BaseException) -> PlaygroundError:

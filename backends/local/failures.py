@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import traceback
 from typing import Final
 
 from backends.local.job import Stopped
@@ -27,6 +28,13 @@ def as_ours(failure: BaseException) -> PlaygroundError | Stopped:
     if _beyond_repair(failure):
         return EngineCrashed(reason=reason)
     return EngineFailed(reason=reason)
+
+
+def caught(failure: Exception) -> PlaygroundError | Stopped:
+    """`as_ours`, for whoever caught it in the engine: where a fault happened is printed."""
+    if not isinstance(failure, PlaygroundError | Stopped):
+        traceback.print_tb(failure.__traceback__)  # the places alone: its words may quote a prompt
+    return as_ours(failure)
 
 
 def _beyond_repair(failure: BaseException) -> bool:

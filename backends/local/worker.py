@@ -11,14 +11,12 @@ import os
 import queue
 import sys
 import threading
-import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
-from backends.local.failures import as_ours
-from backends.local.job import Job, Stopped
+from backends.local.failures import caught
+from backends.local.job import Job
 from backends.local.messages import Ended, Engine, Halt, Order, Said, Setup
-from generation.errors import PlaygroundError
 from generation.events import Running
 from generation.result import GenerationResult
 
@@ -58,10 +56,7 @@ class Worker:
         try:
             return Ended(order.number, result=self._do(order))
         except Exception as exc:
-            if not isinstance(exc, PlaygroundError | Stopped):
-                # The places alone: the message may quote a prompt.
-                traceback.print_tb(exc.__traceback__)
-            return Ended(order.number, failure=as_ours(exc))
+            return Ended(order.number, failure=caught(exc))
 
     def _do(self, order: Order) -> GenerationResult | None:
         def tell(event: Running) -> None:

@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "settings": {"generation"},  # the values that it reads into
     "outbound": {"generation"},
     "history": {"generation"},
-    "backends": {"generation", "lora_format", "outbound", "settings"},
+    "backends": {"generation", "lora_format", "outbound", "settings", "zerogpu"},
     "lora_format": {"generation"},
     "lora_registry": {"generation", "lora_format", "outbound"},
     "jobs": {"backends", "lora_registry", "history", "generation"},
@@ -68,7 +68,7 @@ MAY_IMPORT = {
     "deploy": {"history", "generation", "settings"},
 }
 ONLY_IN = {
-    "gradio": ("ui/", "app.py"),
+    "gradio": ("ui/", "app.py", "zerogpu.py"),
     "gradio_client": (),
     "fal_client": ("backends/hosted.py", "backends/fal_storage.py"),
     "huggingface_hub": ("lora_registry/", "backends/local/", "deploy/"),
