@@ -31,7 +31,8 @@ from generation.errors import (
     PlaygroundError,
 )
 from generation.events import Event, Finished, Queued, Running
-from generation.request import GenerationRequest, ImageSize, LoraRef
+from generation.lora_file import LoraFile
+from generation.request import GenerationRequest, ImageSize
 from generation.result import GenerationResult
 from tests.local.engine_bench import wanted
 from tests.local.toy_engine import AcceleratorError
@@ -192,23 +193,27 @@ async def test_so_many_wait_and_no_more(
 def test_more_work_asks_for_more_seconds() -> None:
     size = ImageSize(width=1024, height=1024)
     plain = GenerationRequest(prompt="a fox", image_size=size)
-    loras = tuple((LoraRef(path=f"o/{n}"), 1.0) for n in range(3))
+    one = (LoraFile("o/one"), 1.0)
     rising = [
         Job(plain.model_copy(update={"num_inference_steps": 1})),
         Job(plain),
         Job(plain.model_copy(update={"num_images": 4})),
         Job(plain.model_copy(update={"num_images": 4, "enable_prompt_expansion": True})),
     ]
-    asked = [seconds(one) for one in rising]
+    asked = [seconds(each) for each in rising]
     assert asked == sorted(set(asked)) and READY < asked[0] and asked[-1] < MOST
-    assert seconds(Job(plain, loras)) > seconds(Job(plain))  # type: ignore[arg-type]
+    assert seconds(Job(plain, (one, one))) > seconds(Job(plain, (one,))) > seconds(Job(plain))
 
 
 def test_nobody_asks_for_more_than_a_days_share() -> None:
     largest = GenerationRequest(
-        prompt="a fox", image_size=ImageSize(width=4096, height=4096), num_images=4
+        prompt="a fox",
+        image_size=ImageSize(width=2048, height=2048),
+        num_images=4,
+        enable_prompt_expansion=True,
     )
-    assert seconds(Job(largest)) == MOST
+    loras = tuple((LoraFile(f"o/{n}"), 1.0) for n in range(3))
+    assert seconds(Job(largest)) < seconds(Job(largest, loras)) == MOST
 
 
 # -- what goes wrong -----------------------------------------------------------
