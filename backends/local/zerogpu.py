@@ -21,13 +21,16 @@ from typing import Final
 import torch
 
 import zerogpu
+from backends.local import messages
+from backends.local.acceleration import Modes
 from backends.local.desk import Heard
+from backends.local.engine import Engine
 from backends.local.failures import as_ours, caught
 from backends.local.job import Job, Stopped, estimated_seconds
+from backends.local.kernels import Tools
 from backends.local.line import LONGEST, Ticket
-from backends.local.messages import Engine, Make
 from backends.local.options import LocalOptions
-from backends.local.process import GRACE, real_engine
+from backends.local.process import GRACE
 from generation.errors import BackendUnavailable, EngineCrashed, GpuNotLent, PlaygroundError
 from generation.events import Event, Finished, Queued, Running
 
@@ -66,7 +69,7 @@ class LentEngine:
     It begins each job as a fork's first, as `Engine.run` leaves nothing of a job behind.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: messages.Engine) -> None:
         self._engine = engine
 
     def get_ready(self) -> None:
@@ -204,7 +207,13 @@ def _join(threads: Iterable[threading.Thread], patience: float) -> None:
         thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def desk(options: LocalOptions, make: Make = real_engine) -> ZeroGpuDesk:
+def eager_engine(options: LocalOptions) -> Engine:
+    """With diffusers' own kernels: there is no compiler, and no GPU to prove others on."""
+    tools = Tools(why_not_compiled=lambda _: "ZeroGPU compiles nothing")
+    return Engine(options, modes=lambda loaded, _: Modes(loaded, options.data, tools))
+
+
+def desk(options: LocalOptions, make: messages.Make = eager_engine) -> ZeroGpuDesk:
     """A desk whose engine is as ready as it can be before the page's launch: loaded."""
     engine = LentEngine(make(options))
     engine.get_ready()

@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 
+from tests.api.browser import Browser
+from tests.process.playground import ROOT, playground
 from tests.standins.adapters import adapter
 from tests.standins.tiny_pipeline import save_tiny_classifier, save_tiny_pipeline
-from tests.standins.zerogpu import Call, ZeroGpuStandIn
+from tests.standins.zerogpu import Call, ZeroGpuStandIn, token
 
 SEQUENCE = ("A", "none", "B", "A+B", "none", "broken", "none", "A")
 
@@ -62,9 +64,8 @@ def service() -> Iterator[ZeroGpuStandIn]:
     started.close()
 
 
-@pytest.fixture(scope="module")
 def environment(folder: Path, service: ZeroGpuStandIn) -> dict[str, str]:
-    return os.environ | {
+    return {
         "SPACES_ZERO_GPU": "true",
         "SPACES_ZERO_DEVICE_API_URL": service.address,
         "ZEROGPU_OFFLOAD_DIR": str(folder / "packed"),
@@ -74,9 +75,10 @@ def environment(folder: Path, service: ZeroGpuStandIn) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def seen(folder: Path, service: ZeroGpuStandIn, environment: dict[str, str]) -> Seen:
-    command = [sys.executable, "-m", "tests.local.zerogpu_machine", str(folder)]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110)
+def seen(folder: Path, service: ZeroGpuStandIn) -> Seen:
+    own = os.environ | environment(folder, service)
+    command = [sys.executable, "-m", "tests.local.zerogpu_machine", str(folder), "report"]
+    ran = subprocess.run(command, env=own, capture_output=True, text=True, timeout=110)
     assert ran.returncode == 0, ran.stderr
     return Seen(json.loads(ran.stdout.splitlines()[-1]), service)
 
@@ -144,3 +146,27 @@ def test_each_job_takes_the_share_of_who_clicked(seen: Seen) -> None:
     assert sorted(call.visitor or "" for call in asked) == list(visitors)
     given_back = [call.at for call in seen.service.seen("/release") if call.at > asked[-1].at]
     assert len(given_back) == 3
+
+
+def test_a_page_lends_each_visitor_their_own_share(folder: Path, tmp_path: Path) -> None:
+    """It loads and reports its start before it serves; a click's token reaches the service."""
+    service = ZeroGpuStandIn().start()
+    local = {
+        "PYTHONPATH": str(ROOT),
+        "PLAYGROUND_BACKEND": "local",
+        "PLAYGROUND_LOCAL_MODEL": str(folder / "model"),
+        "PLAYGROUND_LOCAL_SAFETY": str(folder / "safety"),
+    }
+    program = ("-m", "tests.local.zerogpu_machine", str(folder), "page")
+    with playground(tmp_path, environment(folder, service), local, program=program) as page:
+        assert [call.path for call in service.calls] == ["/startup-report"]
+        for visitor in ("dora", "emil"):
+            with Browser(page, headers={"X-IP-Token": token(visitor)}) as browser:
+                size = {"width": 64, "height": 48}
+                asked = {"prompt": "a fox", "image_size": size, "num_inference_steps": 2}
+                images, receipt = browser.call("generate", backend="local", **asked)
+                assert images and receipt["backend"] == "local"
+        assert page.terminate() == 0
+    assert [call.visitor for call in service.seen("/schedule")] == ["dora", "emil"]
+    assert len(service.seen("/allow")) == 1
+    service.close()

@@ -1,4 +1,6 @@
-"""A page's process on ZeroGPU: `python -m tests.local.zerogpu_machine FOLDER`, a report on stdout.
+"""A page's process on ZeroGPU: `python -m tests.local.zerogpu_machine FOLDER report|page`.
+
+`report` runs jobs without a page, and tells of them on stdout; `page` serves the page.
 
 The real `spaces`: its patched torch, forks, queues and client. There is no GPU here, so a fork
 takes the weights that wait for one as they are, to the processor. FOLDER holds the models and
@@ -35,12 +37,12 @@ from gradio.context import LocalContext  # noqa: E402
 from spaces.zero.torch import patching  # noqa: E402
 from starlette.datastructures import Headers  # noqa: E402
 
+import app  # noqa: E402
 from backends.local.backend import LocalBackend  # noqa: E402
-from backends.local.engine import Engine  # noqa: E402
 from backends.local.job import Job  # noqa: E402
 from backends.local.loading import Loaded  # noqa: E402
 from backends.local.options import LocalOptions  # noqa: E402
-from backends.local.zerogpu import ZeroGpuDesk, desk  # noqa: E402
+from backends.local.zerogpu import ZeroGpuDesk, desk, eager_engine  # noqa: E402
 from generation.errors import GpuNotLent, PlaygroundError  # noqa: E402
 from generation.events import Event, Finished, Queued, Running  # noqa: E402
 from generation.lora_file import LoraFile  # noqa: E402
@@ -97,8 +99,8 @@ class Machine:
         self.loaded: Any = self._engine._loaded
         self.loaded.pipe.transformer.register_forward_pre_hook(self._forward)
 
-    def _make(self, options: LocalOptions) -> Engine:
-        self._engine = Engine(options)
+    def _make(self, options: LocalOptions) -> Any:
+        self._engine = eager_engine(options)
         return self._engine
 
     def _forward(self, *_: object) -> None:
@@ -236,8 +238,14 @@ def digest(event: Event) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def main() -> None:
-    assert zerogpu.ON_ZEROGPU
+def serve() -> None:
+    """The page itself; its weights aren't packed, since a fork has no GPU to unpack them to."""
+    hardware.pack = lambda: 0
+    app.run()
+
+
+def report() -> None:
+    """Jobs at the desk."""
     machine = Machine()
     found = asyncio.run(machine.report())
     found["clicks"] = machine.clicks()
@@ -246,4 +254,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    assert zerogpu.ON_ZEROGPU
+    {"page": serve, "report": report}[sys.argv[2]]()
