@@ -42,8 +42,7 @@ def lend(
     `seconds` says how long a call may have it. What goes in and what comes out is pickled.
     Call it before the page is launched; off the hardware it changes nothing.
     """
-    lent = spaces.GPU(work, duration=seconds) if ON_ZEROGPU else work
-    return lent  # type: ignore[no-any-return]
+    return spaces.GPU(work, duration=seconds) if ON_ZEROGPU else work
 
 
 def has_visitor() -> bool:

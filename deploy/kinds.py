@@ -69,6 +69,7 @@ KINDS: Final = {
             suggested_hardware=SpaceHardware.ZERO_A10G,
             startup="1h",
             requirements=(PAGE, LOCAL),
+            # Its builder brings `spaces`. 20 GB of weights fit the half of a card that is lent.
             limits={"torch": "<2.12"},  # the newest that the hardware takes
             variables={"PLAYGROUND_BACKEND": "local"},
         ),

@@ -7,6 +7,7 @@ desk: the page starts without it, and says what to install.
 from __future__ import annotations
 
 import asyncio
+import logging
 import pkgutil
 import platform
 import shutil
@@ -28,6 +29,8 @@ from generation.imagefile import CheckedImage, check_image
 from generation.request import GenerationRequest
 from generation.result import ImageFile
 from zerogpu import ON_ZEROGPU
+
+log = logging.getLogger("playground.local")
 
 PACKAGES: Final = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "psutil")
 _DRIVERS: Final = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # NVIDIA's, in WSL, AMD's
@@ -115,11 +118,14 @@ class LocalBackend:
 
 
 def _desk(options: LocalOptions) -> Desk:
-    if not ON_ZEROGPU or _missing():
-        return EngineDesk(EngineProcess(options))
-    from backends.local.zerogpu import desk  # which imports torch
-
-    return desk(options)
+    if ON_ZEROGPU and not _missing():
+        try:
+            from backends.local.zerogpu import desk  # which imports torch
+        except ImportError as exc:  # a torch that doesn't fit its system
+            log.warning("The local engine can't be had on ZeroGPU: %s", exc)
+        else:
+            return desk(options)
+    return EngineDesk(EngineProcess(options))
 
 
 def _problem(options: LocalOptions) -> BackendUnavailable | None:

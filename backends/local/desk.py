@@ -63,15 +63,16 @@ class Heard:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._told.put_nowait, told)
 
-    async def events(self) -> AsyncIterator[Event]:
-        """Up to `Finished`; raises what ended the job as an error for people."""
-        while True:
-            told = await self._told.get()
-            if isinstance(told, BaseException):
-                raise _for_people(told) from told
-            yield told
-            if isinstance(told, Finished):
-                return
+    async def next(self) -> Event:
+        """The next event, the last of which is `Finished`.
+
+        Raises:
+            PlaygroundError: what ended the job.
+        """
+        told = await self._told.get()
+        if isinstance(told, BaseException):
+            raise _for_people(told) from told
+        return told
 
 
 class EngineDesk:
@@ -90,8 +91,10 @@ class EngineDesk:
         heard = Heard()
         ticket = Ticket(job, heard.hear, owner)
         self._line.join(ticket)
+        event: Event | None = None
         try:
-            async for event in heard.events():
+            while not isinstance(event, Finished):
+                event = await heard.next()
                 yield event
         finally:
             self._line.leave(ticket)

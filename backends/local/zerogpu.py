@@ -12,6 +12,7 @@ import contextvars
 import logging
 import queue
 import re
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Generator, Iterable
@@ -117,8 +118,9 @@ def _next(words: queue.SimpleQueue[Word]) -> Word:
 
 
 def _report(event: Running) -> None:
+    """To the Space's log: the page isn't served meanwhile."""
     for line in event.logs:
-        log.info("%s", line)
+        print(line, file=sys.stderr)
 
 
 # -- in the page's process -----------------------------------------------------
@@ -149,9 +151,11 @@ class ZeroGpuDesk:
         )
         self._open[ticket] = thread
         thread.start()
+        event: Event = Queued()
         try:
-            yield Queued()
-            async for event in heard.events():
+            yield event
+            while not isinstance(event, Finished):
+                event = await heard.next()
                 yield event
         finally:
             ticket.given_up.set()

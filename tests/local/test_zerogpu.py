@@ -264,8 +264,11 @@ async def test_a_stop_that_nobody_wished_is_a_cancelled_job(
 # -- which desk the backend takes ----------------------------------------------
 
 
-def test_a_model_that_is_not_there_keeps_no_page_from_starting() -> None:
-    assert desk(LocalOptions(model="x"), lambda _: Handmade()).start() is None
+def test_a_model_that_is_not_there_keeps_no_page_from_starting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    desk(LocalOptions(model="x"), lambda _: Handmade()).start()
+    assert "the model isn't to be had" in caplog.text
 
 
 def test_on_the_hardware_the_backend_is_ready(

@@ -20,7 +20,7 @@ from contextlib import aclosing, suppress
 from contextvars import copy_context
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httpx
 import torch
@@ -74,7 +74,7 @@ def move(callback: object) -> None:
     """In a fork, instead of to its GPU: the weights that wait there take their places."""
     for fake, original in patching.cuda_aliases.items():
         fake.data = original
-    Loaded.device = torch.device("cpu")  # of all, in place of each one's own
+    setattr(Loaded, "device", torch.device("cpu"))  # noqa: B010  of all, in place of their own
 
 
 hardware.init = lambda _uuid: None
@@ -96,7 +96,7 @@ class Machine:
         options = LocalOptions(model=str(FOLDER / "model"), safety=str(FOLDER / "safety"))
         self.desk: ZeroGpuDesk = desk(options, self._make)
         self.options = options
-        self.loaded: Any = self._engine._loaded
+        self.loaded = cast(Loaded, self._engine._loaded)
         self.loaded.pipe.transformer.register_forward_pre_hook(self._forward)
 
     def _make(self, options: LocalOptions) -> Any:
