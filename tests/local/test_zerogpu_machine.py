@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from tests.api.browser import Browser
@@ -133,6 +135,13 @@ def test_a_fork_that_dies_costs_its_job_alone(seen: Seen) -> None:
     assert seen.told["crashed"] == ["EngineCrashed", seen.told["single"]["none"]]
 
 
+def test_nothing_is_compiled(seen: Seen) -> None:
+    high = seen.told["high"]
+    assert high["mode"] == "regular" and high["made"] == seen.told["single"]["none"]
+    (said,) = high["said"]
+    assert "'high' isn't to be had here: ZeroGPU compiles nothing" in said
+
+
 def test_a_job_of_an_earlier_process_takes_nobodys_share(seen: Seen) -> None:
     assert seen.told["resumed"] == "refused"
     assert all(call.visitor or not call.query for call in seen.service.seen("/schedule"))
@@ -166,7 +175,10 @@ def test_a_page_lends_each_visitor_their_own_share(folder: Path, tmp_path: Path)
                 asked = {"prompt": "a fox", "image_size": size, "num_inference_steps": 2}
                 images, receipt = browser.call("generate", backend="local", **asked)
                 assert images and receipt["backend"] == "local"
+        (allowed,) = service.seen("/allow")  # one fork served both
+        fork = psutil.Process(int(allowed.query["pid"]))
+        ports = {one.laddr.port for one in fork.net_connections("tcp")}
+        assert urlsplit(page.url).port not in ports  # it holds no visitor's connection open
         assert page.terminate() == 0
     assert [call.visitor for call in service.seen("/schedule")] == ["dora", "emil"]
-    assert len(service.seen("/allow")) == 1
     service.close()

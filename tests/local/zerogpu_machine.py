@@ -176,6 +176,13 @@ class Machine:
             return digest([event async for event in self.desk.stream(job("none"), "gone")][-1])
         return "refused"
 
+    async def high(self) -> dict[str, Any]:
+        """In the mode that needs a compiler."""
+        events = [one async for one in self.stream(job("none", acceleration="high"), "hasty")]
+        assert isinstance(events[-1], Finished)
+        result = events[-1].result
+        return {"mode": result.acceleration, "said": result.warnings, "made": digest(events[-1])}
+
     async def crashed(self) -> list[str]:
         DEADLY.touch()
         first = await self.made("none")
@@ -197,6 +204,7 @@ class Machine:
             "refused": await self.refused(),
             "crashed": await self.crashed(),
             "resumed": await self.resumed(),
+            "high": await self.high(),
         }
 
     def clicks(self) -> list[str]:
