@@ -143,8 +143,10 @@ class Machine:
                     break
         then = time.time()
         await self._given_back()
+        await asyncio.sleep(3 * STEP)  # one that goes on would make forwards meanwhile
+        forwards = len(FORWARDS.read_text())
         SLOW.unlink()
-        return {"at": then, "next": await self.made("none"), "forwards": FORWARDS.read_text()}
+        return {"at": then, "forwards": forwards, "next": await self.made("none")}
 
     async def left_waiting(self) -> dict[str, Any]:
         """Stopped while all GPUs are lent to others."""
