@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,11 +61,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@contextmanager
+def lending() -> Iterator[ZeroGpuStandIn]:
+    """The service; at the end, the forks of a process that was killed end too."""
+    service = ZeroGpuStandIn().start()
+    try:
+        yield service
+    finally:
+        service.close()
+        for call in service.seen("/allow"):
+            with suppress(ProcessLookupError):
+                os.kill(int(call.query["pid"]), signal.SIGKILL)
+
+
 @pytest.fixture(scope="module")
 def service() -> Iterator[ZeroGpuStandIn]:
-    started = ZeroGpuStandIn().start()
-    yield started
-    started.close()
+    with lending() as started:
+        yield started
 
 
 def environment(folder: Path, service: ZeroGpuStandIn) -> dict[str, str]:
@@ -159,7 +173,6 @@ def test_each_job_takes_the_share_of_who_clicked(seen: Seen) -> None:
 
 def test_a_page_lends_each_visitor_their_own_share(folder: Path, tmp_path: Path) -> None:
     """It loads and reports its start before it serves; a click's token reaches the service."""
-    service = ZeroGpuStandIn().start()
     local = {
         "PYTHONPATH": str(ROOT),
         "PLAYGROUND_BACKEND": "local",
@@ -167,7 +180,10 @@ def test_a_page_lends_each_visitor_their_own_share(folder: Path, tmp_path: Path)
         "PLAYGROUND_LOCAL_SAFETY": str(folder / "safety"),
     }
     program = ("-m", "tests.local.zerogpu_machine", str(folder), "page")
-    with playground(tmp_path, environment(folder, service), local, program=program) as page:
+    with (
+        lending() as service,
+        playground(tmp_path, environment(folder, service), local, program=program) as page,
+    ):
         assert [call.path for call in service.calls] == ["/startup-report"]
         for visitor in ("dora", "emil"):
             with Browser(page, headers={"X-IP-Token": token(visitor)}) as browser:
@@ -181,4 +197,3 @@ def test_a_page_lends_each_visitor_their_own_share(folder: Path, tmp_path: Path)
         assert urlsplit(page.url).port not in ports  # it holds no visitor's connection open
         assert page.terminate() == 0
     assert [call.visitor for call in service.seen("/schedule")] == ["dora", "emil"]
-    service.close()
