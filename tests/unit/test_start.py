@@ -19,7 +19,7 @@ def test_the_backend_that_the_page_starts_with_gets_ready(
     backends = {name: Puppet(billed=False, name=name) for name in ("hosted", "local", "demo")}
     seen: list[dict[str, int]] = []
 
-    def launch(*_: Any) -> None:
+    def launch(*_: Any, **__: Any) -> None:
         seen.append({name: puppet.started for name, puppet in backends.items()})
 
     monkeypatch.setattr(app, "available", lambda _settings: backends)
