@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
@@ -15,36 +15,10 @@ from generation.errors import PlaygroundError
 from generation.events import Queued, Running
 from generation.imagefile import CheckedImage
 from history.records import Job
+from jobs.fetching import Fetching
 
 REMEMBERED: Final = 600.0  # seconds that a settled job stays here for late watchers
 SWEEP: Final = 10.0  # seconds between two looks for those that stayed long enough
-
-
-@dataclass(frozen=True, slots=True)
-class Fetching:
-    """An adapter on its way to the backend; `percent` where the size is known."""
-
-    name: str
-    percent: int | None = None
-
-
-class Progress:
-    """Takes bytes from any thread, and shows each whole percent once, on the loop it began on."""
-
-    def __init__(self, name: str, show: Callable[[Fetching], None]) -> None:
-        self.size = 0
-        """Bytes that came so far."""
-        self._name = name
-        self._show = show
-        self._percent = -1
-        self._loop = asyncio.get_running_loop()
-
-    def __call__(self, done: int, total: int | None) -> None:
-        self.size = max(self.size, done)
-        percent = 100 * done // total if total else -1
-        if percent > self._percent:
-            self._percent = percent
-            self._loop.call_soon_threadsafe(self._show, Fetching(self._name, percent))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from backends.base import Backend, CancelOutcome, Resources
 from generation.errors import (
@@ -28,11 +27,11 @@ from generation.errors import (
 )
 from generation.events import Event, Finished, Queued, Submitted
 from generation.imagefile import CheckedImage
-from generation.lora_file import LoraFile
 from generation.result import GenerationResult, make_receipt
 from history.records import IllegalTransition, Job, LeaseLost, State
 from history.store import History
-from jobs.board import Board, Fetching, JobView, Progress
+from jobs.board import Board, JobView
+from jobs.fetching import Adapters, hand_over
 from jobs.telling import Listener, Teller
 
 log = logging.getLogger("playground.jobs")
@@ -43,21 +42,6 @@ HELD: Final = (KeyRevoked, KeyMissing, JobOverdue, MediaBroken, OutcomeUnknown)
 GRACE_QUEUED: Final = 3.0  # seconds after a cancel: queued work is removed,
 GRACE_RUNNING: Final = 20.0  # running work only signalled, so its result may still come
 STORE_AGAIN: Final = 10.0  # seconds between attempts to write on a full disk
-
-
-class Adapters(Protocol):
-    """Where a request's adapters are found: `lora_registry.registry.Registry`."""
-
-    async def hand_over(
-        self,
-        path: str,
-        owner: str,
-        *,
-        as_file: bool = False,
-        progress: Callable[[int, int | None], None] | None = None,
-    ) -> LoraFile:
-        """An adapter as an address or, if asked for, a file."""
-        ...
 
 
 class Flight:
@@ -183,25 +167,16 @@ class Flight:
         source = self._backend.capabilities(self._resources).lora_source
         if source is None:
             return
-        files = {}
-        for lora in self.view.job.request.loras:
-            self._show(fetching=Fetching(lora.path))
-            began, came = time.monotonic(), Progress(lora.path, self._fetched)
-            files[lora.path] = await adapters.hand_over(
-                lora.path,
-                self.view.job.owner,
-                as_file=source == "file",
-                progress=came,
-            )
-            self._teller.fetched(came.size, began)
+        files = await hand_over(
+            adapters,
+            self.view.job,
+            as_file=source == "file",
+            show=lambda so_far: self._show(fetching=so_far),
+            done=self._teller.fetched,
+        )
         resources = replace(self._resources, lora_files=files)
         self._resources = await self._backend.prepare(self.view.job.request, resources)
         self._show(fetching=None)
-
-    def _fetched(self, so_far: Fetching) -> None:
-        """Unless it is past: a thread's word may come late."""
-        if self.view.fetching is not None and self.view.fetching.name == so_far.name:
-            self._show(fetching=so_far)
 
     async def _take(self, event: Event) -> None:
         if isinstance(event, Submitted):

@@ -12,7 +12,6 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -24,23 +23,22 @@ from generation.errors import (
     BackendUnavailable,
     KeyMissing,
     KeyRevoked,
-    NotSent,
-    OutcomeUnknown,
     PlaygroundError,
     StorageError,
 )
 from generation.parsing import Parsed
 from history.records import IllegalTransition, Job, State
 from history.store import History
-from jobs.account import allowance, charge_of, is_covered
+from jobs.account import allowance, charge_of
 from jobs.board import Board, JobView
-from jobs.flight import Adapters, Flight
+from jobs.fetching import Adapters
+from jobs.flight import Flight
+from jobs.leftovers import Leftovers
 from jobs.sharing import Sharing
 from jobs.telling import ENDS, JobStep, Listener, Refusal, tell
 
 T = TypeVar("T")
 LAST_POST: Final = 10.0  # seconds that a post on its way is waited for at the end
-FRESH: Final = timedelta(minutes=10)  # after which nobody expects a job that was never sent
 
 
 class Runner:
@@ -63,6 +61,17 @@ class Runner:
         self._keys: dict[str, SecretStr] = {}
         self._flights: dict[str, Flight] = {}
         self._closing = False
+        self._leftovers = Leftovers(
+            history,
+            self.board,
+            self._flights,
+            terms,
+            listeners,
+            resources=self._resources,
+            capabilities=lambda job, found: self._backend(job.backend).capabilities(found),
+            start=self._start,
+            journal=self._journal,
+        )
         self._sharing = self._among_others()
         self._disk = ThreadPoolExecutor(4, thread_name_prefix="journal")
         self._loop = asyncio.new_event_loop()
@@ -256,7 +265,9 @@ class Runner:
         if (leases := self.history.leases) is None:
             return None
         here = (self.board, self._flights, self.backends.keys())
-        return Sharing(self.history, leases, *here, take_up=self._take_up, journal=self._journal)
+        return Sharing(
+            self.history, leases, *here, take_up=self._leftovers.take_up, journal=self._journal
+        )
 
     async def _begin(self) -> None:
         if self._sharing:
@@ -271,39 +282,7 @@ class Runner:
     async def _take_up_all(self) -> None:
         for job in await self._journal(self.history.unfinished):
             if job.backend in self.backends:
-                await self._take_up(job)
-
-    async def _take_up(self, job: Job) -> None:
-        """What an unfinished job of an earlier process means, by its last committed state."""
-        if job.state is State.UNKNOWN:
-            self.board.show(JobView(job, problem=job.error))
-        elif job.handle is None and not self.capabilities(job.backend, job.owner).billed:
-            self._start(await self._journal(partial(self.history.rewind, job.id)))
-        elif job.state is State.INTENT:
-            await self._send_late(job)
-        elif job.state is State.SUBMITTING:
-            lost = OutcomeUnknown(reason="the playground was closed while sending")
-            await self._close(job, State.UNKNOWN, lost)
-        else:
-            self._start(job)
-        flight = self._flights.get(job.id)
-        if flight and job.cancel_requested and job.state is not State.COMPLETED:
-            flight.begin_cancel()  # the wish may not have reached the endpoint
-
-    async def _send_late(self, job: Job) -> None:
-        """Send what another process couldn't, if somebody waits for it and its money is there."""
-        resources = self._resources(job.owner)
-        able = self._backend(job.backend).capabilities(resources)
-        covered = partial(is_covered, self.terms, able, self.history.spending, job.id)
-        if self._sharing and _is_fresh(job) and await self._journal(covered):
-            self._start(job, resources)
-        else:
-            await self._close(job, State.FAILED, NotSent(reason="the playground was closed"))
-
-    async def _close(self, job: Job, state: State, error: PlaygroundError) -> None:
-        job = await self._journal(partial(self.history.advance, job.id, state, error=error))
-        tell(self._listeners, JobStep(ENDS[state], job, error))
-        self.board.show(JobView(job, problem=error))
+                await self._leftovers.take_up(job)
 
     async def _detach(self) -> None:
         self._closing = True
@@ -346,8 +325,3 @@ class Runner:
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run on the runner's loop from any other thread."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-
-def _is_fresh(job: Job) -> bool:
-    """Whether its visitor may still be waiting for it."""
-    return datetime.now(UTC) - job.created < FRESH

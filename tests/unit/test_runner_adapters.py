@@ -38,7 +38,7 @@ from generation.request import GenerationRequest
 from history.records import State
 from history.store import History
 from jobs import JobView, Runner
-from jobs.board import Fetching
+from jobs.fetching import Fetching
 from jobs.telling import AdapterFetched, Happening
 from tests.faults.bench import KEY, PATIENCE, QUICK, Watcher, assert_says
 from tests.faults.puppet import TICK, Puppet, Work
