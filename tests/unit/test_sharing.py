@@ -26,7 +26,7 @@ from generation.parsing import parse_request
 from history import leases
 from history.records import State
 from history.store import History
-from jobs import JobView, Runner, flight, runner
+from jobs import JobView, Runner, flight, leftovers, runner
 from jobs.telling import Happening, JobStep
 from tests.faults.bench import PATIENCE, assert_says
 from tests.faults.puppet import Puppet
@@ -199,7 +199,7 @@ def test_a_job_that_was_not_yet_sent_is_sent_once(two: tuple[Process, Process]) 
 def test_a_job_that_was_not_sent_and_is_forgotten_costs_nothing(
     two: tuple[Process, Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "FRESH", timedelta(0))
+    monkeypatch.setattr(leftovers, "FRESH", timedelta(0))
     gone, other = two
     gone.fall_silent()
     job = gone.history.create(ME, "puppet", parse_request({"prompt": "a fox"}).request)
@@ -457,7 +457,7 @@ def test_one_bad_row_stops_no_take_over(
 ) -> None:
     gone, other = two
     bad, good = gone.submitted("bad"), gone.submitted("good")
-    take_up = other.runner._take_up
+    take_up = other.runner._leftovers.take_up
 
     async def stumble(job: Any) -> None:
         if job.id == bad:
