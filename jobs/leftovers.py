@@ -8,11 +8,9 @@ from functools import partial
 from typing import Any, Final
 
 from backends.base import Capabilities, Resources
-from generation.allowance import Terms
 from generation.errors import NotSent, OutcomeUnknown, PlaygroundError
 from history.records import Job, State
 from history.store import History
-from jobs.account import is_covered
 from jobs.board import Board, JobView
 from jobs.flight import Flight
 from jobs.telling import ENDS, JobStep, Listener, tell
@@ -28,21 +26,21 @@ class Leftovers:
         history: History,
         board: Board,
         flights: Mapping[str, Flight],
-        terms: Terms,
         listeners: Sequence[Listener],
         *,
         resources: Callable[[str], Resources],
         capabilities: Callable[[Job, Resources], Capabilities],
+        covered: Callable[[Job, Capabilities], bool],
         start: Callable[[Job, Resources | None], None],
         journal: Callable[[Callable[[], Any]], Awaitable[Any]],
     ) -> None:
         self._history = history
         self._board = board
         self._flights = flights
-        self._terms = terms
         self._listeners = listeners
         self._resources = resources
         self._capabilities = capabilities
+        self._covered = covered
         self._start = start
         self._journal = journal
 
@@ -67,7 +65,7 @@ class Leftovers:
         """Send what another process couldn't, if somebody waits for it and its money is there."""
         resources = self._resources(job.owner)
         able = self._capabilities(job, resources)
-        covered = partial(is_covered, self._terms, able, self._history.spending, job.id)
+        covered = partial(self._covered, job, able)
         if self._history.leases and _is_fresh(job) and await self._journal(covered):
             self._start(job, resources)
         else:

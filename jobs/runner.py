@@ -29,7 +29,7 @@ from generation.errors import (
 from generation.parsing import Parsed
 from history.records import IllegalTransition, Job, State
 from history.store import History
-from jobs.account import allowance, charge_of
+from jobs.account import allowance, charge_of, is_covered
 from jobs.board import Board, JobView
 from jobs.fetching import Adapters
 from jobs.flight import Flight
@@ -65,10 +65,10 @@ class Runner:
             history,
             self.board,
             self._flights,
-            terms,
             listeners,
             resources=self._resources,
             capabilities=lambda job, found: self._backend(job.backend).capabilities(found),
+            covered=lambda job, able: is_covered(self.terms, able, history.spending, job.id),
             start=self._start,
             journal=self._journal,
         )
