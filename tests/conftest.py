@@ -58,9 +58,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests in a browser come last: Playwright keeps an event loop running in this thread until
-    the session ends, and no other test could run one of its own."""
-    items.sort(key=lambda item: "browser" in getattr(item, "fixturenames", ()))
+    """Files with tests in a browser come last: Playwright keeps an event loop running in this
+    thread until the session ends, and no other test could run one of its own."""
+    browsing = {item.path for item in items if "browser" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path in browsing)
 
 
 def _guarded(connect: Callable[..., None]) -> Callable[..., None]:
